@@ -1,0 +1,19 @@
+"""Fixtures shared by all tests; each folder keeps its own beside its tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets; tests that need it skip, visibly, where it is absent."""
+    folder = Path(os.environ.get("EARSHOT_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set EARSHOT_TEST_DATA")
+    return folder
