@@ -1,0 +1,1 @@
+"""The command line: one file a command, each a few lines between arguments and the house's functions."""

@@ -1,0 +1,9 @@
+"""The service and its faces: `service` knows no transport, `grpc_face` and `http_face` carry it."""
+
+from __future__ import annotations
+
+from .run import Addresses, running, serve
+from .service import Service
+from .settings import Settings, load_settings
+
+__all__ = ["Addresses", "Service", "Settings", "load_settings", "running", "serve"]

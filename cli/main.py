@@ -1,0 +1,39 @@
+"""`earshot`: the commands, and what an error means for the exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from earshot.errors import EarshotError
+
+from . import demo, indexes, rebuild, search, serve, versions
+from .output import exit_code, print_error
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="earshot",
+    help="Search by meaning on your own machine: a managed ScaNN over gRPC and HTTP.\n\n"
+    "Start with `earshot demo`, or with files of your own: `earshot rebuild podcasts --source feed.xml`, "
+    "then `earshot search podcasts 'what you are looking for'`, then `earshot serve`.\n\n"
+    "Exit codes: 0 done, 1 the job failed, 2 the call was wrong.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for module in (rebuild, serve, search, indexes, versions, demo):
+    app.command()(getattr(module, module.__name__.rpartition(".")[2]))
+
+
+def run() -> None:
+    """The console script. An error of ours is one line on standard error, never a stack trace."""
+    try:
+        app()
+    except EarshotError as error:
+        print_error(error)
+        sys.exit(exit_code(error))
+    except BrokenPipeError:  # `earshot … | head`
+        sys.stderr.close()

@@ -1,0 +1,41 @@
+"""`earshot serve`: gRPC and HTTP until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from earshot.server import Addresses, load_settings
+from earshot.server import serve as serve_until_stopped
+
+from .options import CacheDir, DataDir
+from .output import console
+
+__all__ = ["serve"]
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port of HTTP [default: 8080; 0 takes a free one].")
+    ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="Port of gRPC [default: 8081; 0 takes a free one].")
+    ] = None,
+    data_dir: DataDir = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Serve all indexes over gRPC and HTTP; newly published versions are picked up by themselves."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = load_settings(
+        host=host, port=port, grpc_port=grpc_port, data_dir=data_dir, cache_dir=cache_dir
+    )
+    serve_until_stopped(settings, ready=_print_addresses)
+
+
+def _print_addresses(addresses: Addresses) -> None:
+    console.print(f"gRPC  {addresses.grpc}", highlight=False)
+    console.print(f"HTTP  {addresses.http}   (API page: {addresses.http}/docs)", highlight=False)
+    console.file.flush()

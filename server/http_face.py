@@ -1,0 +1,144 @@
+"""The HTTP face: every method of the service as JSON, health, and the OpenAPI page."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from importlib import metadata
+from typing import TypeVar
+
+import msgspec
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from earshot.errors import EarshotError, Internal, InvalidArgument, NotFound, Unimplemented, row_of
+
+from . import messages
+from .json_codec import decode, encode, error_body
+from .openapi import DESCRIPTION, add_schemas, answers, body
+from .service import Service
+
+__all__ = ["http_app"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PAGE_SIZE = Query(0, alias="pageSize", description="At most so many; 0 means 100, and 1,000 is the most.")
+PAGE_TOKEN = Query("", alias="pageToken", description="From an earlier answer.")
+
+
+def http_app(service: Service, executor: Executor, *, max_message_bytes: int) -> FastAPI:
+    """An ASGI application over `service`; requests run in `executor`, bodies above the limit are refused."""
+    app = FastAPIOffline(
+        title="Earshot", version=metadata.version("earshot"), description=DESCRIPTION, redoc_url=None
+    )
+
+    async def reply(call: Callable[[], msgspec.Struct]) -> Response:
+        answer = await asyncio.get_running_loop().run_in_executor(executor, lambda: encode(call()))
+        return Response(answer, media_type="application/json")
+
+    async def read(request: Request, kind: type[T]) -> T:
+        received = bytearray()
+        async for chunk in request.stream():
+            received += chunk
+            if len(received) > max_message_bytes:
+                raise InvalidArgument(
+                    f"body: more than {max_message_bytes} bytes; the limit is max_message_bytes", field="body"
+                )
+        return decode(bytes(received), kind)
+
+    @app.post(
+        "/v1/indexes/{index}:search",
+        tags=["search"],
+        openapi_extra=body(messages.SearchRequest),
+        responses=answers(messages.SearchResponse),
+    )
+    async def search(index: str, request: Request) -> Response:
+        """Search one index with text, a vector, or the vector of one of its datapoints."""
+        asked = msgspec.structs.replace(await read(request, messages.SearchRequest), index=index)
+        return await reply(lambda: service.search(asked))
+
+    @app.post(
+        "/v1/indexes/{index}/datapoints:read",
+        tags=["datapoints"],
+        openapi_extra=body(messages.ReadDatapointsRequest),
+        responses=answers(messages.ReadDatapointsResponse),
+    )
+    async def read_datapoints(index: str, request: Request) -> Response:
+        """Read datapoints by id, vectors included."""
+        asked = msgspec.structs.replace(await read(request, messages.ReadDatapointsRequest), index=index)
+        return await reply(lambda: service.read_datapoints(asked))
+
+    @app.get("/v1/indexes", tags=["indexes"], responses=answers(messages.ListIndexesResponse))
+    async def list_indexes(page_size: int = PAGE_SIZE, page_token: str = PAGE_TOKEN) -> Response:
+        """All indexes, by name."""
+        return await reply(lambda: service.list_indexes(page_size, page_token))
+
+    @app.get("/v1/indexes/{index}", tags=["indexes"], responses=answers(messages.Index))
+    async def get_index(index: str) -> Response:
+        """One index."""
+        return await reply(lambda: service.get_index(index))
+
+    @app.get(
+        "/v1/indexes/{index}/versions",
+        tags=["indexes"],
+        responses=answers(messages.ListIndexVersionsResponse),
+    )
+    async def list_index_versions(
+        index: str, page_size: int = PAGE_SIZE, page_token: str = PAGE_TOKEN
+    ) -> Response:
+        """The versions of one index, newest first."""
+        return await reply(lambda: service.list_index_versions(index, page_size, page_token))
+
+    @app.get("/healthz", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        """The process is alive."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"])
+    async def readyz() -> Response:
+        """Every index is served: 200; one is not: 503. Problems of a newer version are listed either way."""
+        problems = service.registry.problems
+        serving = service.registry.names()
+        broken = sorted(problems.keys() - set(serving))
+        content = {"status": "unavailable" if broken else "ok", "indexes": serving, "problems": problems}
+        return Response(encode(content), status_code=503 if broken else 200, media_type="application/json")
+
+    _handle_errors(app)
+    add_schemas(app)
+    return app
+
+
+def _handle_errors(app: FastAPI) -> None:
+    def answer(error: EarshotError, status: int | None = None) -> Response:
+        return Response(
+            error_body(error), status_code=status or row_of(error).http, media_type="application/json"
+        )
+
+    @app.exception_handler(EarshotError)
+    async def of_ours(request: Request, error: EarshotError) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def of_parameters(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        name = str(first["loc"][-1])
+        return answer(InvalidArgument(f"{name} is {first['input']!r}: {first['msg']}", field=name))
+
+    @app.exception_handler(HTTPException)
+    async def of_routing(request: Request, error: HTTPException) -> Response:
+        path = request.url.path
+        if error.status_code == 404:
+            return answer(NotFound(f"there is nothing at {path}; /docs lists what there is"))
+        if error.status_code == 405:
+            return answer(Unimplemented(f"{path} does not take {request.method}"), 405)
+        return answer(InvalidArgument(str(error.detail)), error.status_code)
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        return answer(Internal("internal error; the server's log has the cause"))

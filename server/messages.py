@@ -1,0 +1,126 @@
+"""What is asked and answered, whatever carries it: the service's own types.
+
+The names are those of `proto/earshot/v1`; in JSON they are lowerCamelCase, as Google's mapping has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct, field
+
+__all__ = [
+    "Datapoint",
+    "Index",
+    "IndexVersion",
+    "ListIndexVersionsResponse",
+    "ListIndexesResponse",
+    "Neighbor",
+    "ReadDatapointsRequest",
+    "ReadDatapointsResponse",
+    "SearchRequest",
+    "SearchResponse",
+    "Vector",
+]
+
+
+class Vector(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A dense vector: exactly one of the two forms is set."""
+
+    values: list[float] = []
+    float32: bytes = b""
+
+
+class SearchRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """One query for one index; exactly one of text, vector and datapoint_id is set."""
+
+    index: str = ""
+    text: str | None = None
+    vector: Vector | None = None
+    datapoint_id: str | None = None
+    neighbor_count: int | None = None
+    per_crowding_attribute_neighbor_count: int | None = None
+    target_recall: float | None = None
+    approximate_neighbor_count: int | None = None
+    fraction_leaf_nodes_to_search_override: float | None = None
+    return_full_datapoint: bool = False
+
+
+class Datapoint(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A datapoint as it is returned; the vector only where it was asked for."""
+
+    datapoint_id: str
+    feature_vector: list[float] | None = None
+    crowding_tag: str | None = None
+    embedding_metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class Neighbor(Struct, frozen=True, rename="camel"):
+    """One result: `distance` is the index's own measure, `score` the same with higher always closer."""
+
+    datapoint: Datapoint
+    distance: float
+    score: float
+
+
+class SearchResponse(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The neighbors, nearest first, the version that answered, and seconds as `0.000123s`."""
+
+    neighbors: list[Neighbor]
+    index_version: str
+    search_duration: str
+    embed_duration: str | None = None
+
+
+class Index(Struct, frozen=True, rename="camel"):
+    """One index as it is served now."""
+
+    name: str
+    current_version: str
+    dimensions: int
+    distance_measure: str
+    datapoint_count: int
+    model: str
+    engine: str
+    target_recall: float
+    measured_recall: float
+    update_time: str
+
+
+class IndexVersion(Struct, frozen=True, rename="camel"):
+    """One version of an index, on disk."""
+
+    name: str
+    current: bool
+    datapoint_count: int
+    measured_recall: float
+    size_bytes: int
+    create_time: str
+    complete: bool
+
+
+class ListIndexesResponse(Struct, frozen=True, rename="camel"):
+    """A page of indexes, by name."""
+
+    indexes: list[Index]
+    next_page_token: str = ""
+
+
+class ListIndexVersionsResponse(Struct, frozen=True, rename="camel"):
+    """A page of versions, newest first."""
+
+    versions: list[IndexVersion]
+    next_page_token: str = ""
+
+
+class ReadDatapointsRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """Ids to read, at most 1,000."""
+
+    index: str = ""
+    ids: list[str] = []
+
+
+class ReadDatapointsResponse(Struct, frozen=True, rename="camel"):
+    """The datapoints in the order of the ids."""
+
+    datapoints: list[Datapoint]

@@ -1,0 +1,90 @@
+"""The OpenAPI page, made from the same types that decode requests, with examples that run on the demo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+
+from . import messages
+
+__all__ = ["DESCRIPTION", "add_schemas", "answers", "body"]
+
+DESCRIPTION = """Vector search with measured recall: ScaNN as a service.
+
+`score` is always higher for closer; `distance` is the index's own measure. An error is
+`{"error": {"code", "status", "message", "field"}}` everywhere.
+"""
+
+REF = "#/components/schemas/{name}"
+
+EXAMPLES: dict[type, dict[str, Any]] = {
+    messages.SearchRequest: {
+        "text": {"value": {"text": "why does my sourdough collapse", "neighborCount": 5}},
+        "every passage, not each episode once": {
+            "value": {"text": "heat pumps in old houses", "perCrowdingAttributeNeighborCount": 0}
+        },
+    },
+    messages.ReadDatapointsRequest: {"by id": {"value": {"ids": ["an-id-that-a-search-returned"]}}},
+}
+
+TYPES = (
+    messages.SearchRequest,
+    messages.SearchResponse,
+    messages.ReadDatapointsRequest,
+    messages.ReadDatapointsResponse,
+    messages.Index,
+    messages.ListIndexesResponse,
+    messages.ListIndexVersionsResponse,
+)
+
+ERROR_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "code": {"type": "integer", "description": "The HTTP status."},
+                "status": {"type": "string", "description": "The gRPC status, such as INVALID_ARGUMENT."},
+                "message": {"type": "string"},
+                "field": {"type": "string"},
+            },
+            "required": ["code", "status", "message"],
+        }
+    },
+    "required": ["error"],
+}
+
+
+def body(kind: type) -> dict[str, Any]:
+    """What FastAPI shall say of the request's body."""
+    content = {"schema": {"$ref": REF.format(name=kind.__name__)}, "examples": EXAMPLES[kind]}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def answers(kind: type) -> dict[int | str, dict[str, Any]]:
+    """What FastAPI shall say of the answers: the type, or the one shape of errors."""
+    schema = {"$ref": REF.format(name=kind.__name__)}
+    error = {"$ref": REF.format(name="Error")}
+    return {
+        200: {"description": "OK", "content": {"application/json": {"schema": schema}}},
+        "default": {"description": "Error", "content": {"application/json": {"schema": error}}},
+    }
+
+
+def add_schemas(app: FastAPI) -> None:
+    """Puts the components that `body` and `answers` refer to into the application's schema."""
+    _, components = msgspec.json.schema_components(TYPES, ref_template=REF)
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = generate()
+        named = schema.setdefault("components", {}).setdefault("schemas", {})
+        named.update(components, Error=ERROR_SCHEMA)
+        for path in schema["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)  # ours are 400, in the one shape
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,137 @@
+"""The open indexes: a thread looks for newly published versions, opens, warms and swaps them in.
+
+The habit is that of Twitter's ANN service: the old index serves until the new one has answered
+queries, and goes on serving where the new one cannot be opened; the problem is told, not hidden.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+
+from earshot.errors import EarshotError, Internal, NotFound, Unavailable
+from earshot.index import Index, Store
+
+__all__ = ["Registry", "ServedIndex"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedIndex:
+    """One open version. A request holds on to it from start to end, whatever is swapped meanwhile."""
+
+    name: str
+    version: str
+    index: Index
+
+
+class Registry:
+    """Keeps every index of a store open at its current version."""
+
+    def __init__(self, store: Store, *, poll_seconds: float) -> None:
+        self.store = store
+        self._poll_seconds = poll_seconds
+        self._served: dict[str, ServedIndex] = {}
+        self._problems: dict[str, str] = {}
+        self._failed_version: dict[str, str] = {}
+        self._refreshing = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="earshot-registry", daemon=True)
+
+    def start(self) -> None:
+        """Opens what there is, then watches for new versions until `stop`."""
+        self.refresh()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the watching; open indexes stay usable."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What could not be opened and why, by index; empty when all is well."""
+        return dict(self._problems)
+
+    def names(self) -> list[str]:
+        """The indexes that answer queries, sorted."""
+        return sorted(self._served)
+
+    def get(self, name: str) -> ServedIndex:
+        """The open version of an index.
+
+        Raises NotFound for an unknown name, Unavailable for an index that cannot be opened.
+        """
+        served = self._served.get(name)
+        if served is None:
+            # A job may have published it a moment ago.
+            self.refresh()
+            served = self._served.get(name)
+        if served is not None:
+            return served
+        if name in self._problems:
+            raise Unavailable(f"index {name!r} cannot be served: {self._problems[name]}", field="index")
+        known = ", ".join(self.names()) or "none"
+        raise NotFound(f"index {name!r} does not exist; there are: {known}", field="index")
+
+    def refresh(self) -> None:
+        """Opens new current versions and drops deleted indexes, once."""
+        with self._refreshing:
+            try:
+                names = self.store.indexes()
+            except EarshotError as error:
+                self._note("*", "", error)
+                return
+            self._problems.pop("*", None)
+            for gone in self._served.keys() - set(names):
+                log.info("index %s was deleted", gone)
+                del self._served[gone]
+            for gone in self._problems.keys() - set(names):
+                del self._problems[gone]
+            for name in names:
+                self._refresh_one(name)
+
+    def _refresh_one(self, name: str) -> None:
+        version = ""
+        try:
+            version = self.store.current(name) or ""
+            served = self._served.get(name)
+            if not version or (served is not None and served.version == version):
+                self._problems.pop(name, None)
+                return
+            if self._failed_version.get(name) == version:
+                return
+            index = self.store.open(name, version)
+            _warm_up(index)
+        except EarshotError as error:
+            self._note(name, version, error)
+        except Exception:
+            log.exception("index %s %s could not be opened", name, version)
+            self._note(name, version, Internal("it could not be opened; the server's log has the cause"))
+        else:
+            self._served[name] = ServedIndex(name, version, index)
+            self._problems.pop(name, None)
+            self._failed_version.pop(name, None)
+            log.info("serving index %s version %s, %d datapoints", name, version, len(index))
+
+    def _note(self, name: str, version: str, error: EarshotError) -> None:
+        served = self._served.get(name)
+        kept = f"; version {served.version} goes on serving" if served else ""
+        message = f"{error.message}{kept}"
+        if self._problems.get(name) != message:
+            log.error("index %s %s: %s", name, version, message)
+        self._problems[name] = message
+        self._failed_version[name] = version
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(self._poll_seconds):
+            self.refresh()
+
+
+def _warm_up(index: Index) -> None:
+    """Queries before the swap, so that the first real one finds pages and tables in memory."""
+    sample = index.vectors[: min(len(index), 32)]
+    index.search(sample, k=min(10, len(index)))

@@ -1,0 +1,124 @@
+"""Runs the portable server: gRPC by grpcio and HTTP by uvicorn in one event loop, over one service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import uvicorn
+
+from earshot.errors import Unavailable
+from earshot.index import Store
+
+from .embedders import Embedders
+from .grpc_face import GrpcFace
+from .http_face import http_app
+from .registry import Registry
+from .service import Service
+from .settings import Settings
+
+__all__ = ["Addresses", "running", "serve"]
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the server listens, with the ports really taken."""
+
+    grpc: str
+    http: str
+
+
+class _Http(uvicorn.Server):
+    """uvicorn without hands on the process's signals: `serve` owns them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        """Leaves signals to `serve`."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Addresses]:
+    """The server, listening from enter to exit; on exit running requests finish.
+
+    Raises Unavailable, naming the port, where one is in use.
+    """
+    registry = Registry(Store(settings.data_dir), poll_seconds=settings.poll_seconds)
+    service = Service(registry, Embedders(settings.cache_dir))
+    threads = settings.threads or os.cpu_count() or 1
+    with contextlib.ExitStack() as stack:
+        executor = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="earshot"))
+        listener = stack.enter_context(_listen(settings.host, settings.port))
+        grpc_face = GrpcFace(
+            service,
+            executor,
+            host=settings.host,
+            port=settings.grpc_port,
+            max_message_bytes=settings.max_message_bytes,
+        )
+        await asyncio.to_thread(registry.start)
+        stack.callback(registry.stop)
+        http = _Http(
+            uvicorn.Config(
+                http_app(service, executor, max_message_bytes=settings.max_message_bytes),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=int(DRAIN_SECONDS),
+            )
+        )
+        serving = asyncio.create_task(http.serve(sockets=[listener]))
+        await grpc_face.start()
+        while not http.started and not serving.done():
+            await asyncio.sleep(0.005)
+        try:
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            yield Addresses(
+                grpc=f"{host}:{grpc_face.port}", http=f"http://{host}:{listener.getsockname()[1]}"
+            )
+        finally:
+            http.should_exit = True
+            await grpc_face.stop(DRAIN_SECONDS)
+            await serving
+
+
+def serve(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:
+    """Serves until SIGTERM or SIGINT; `ready` is called once with the addresses. Then drains and returns."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        async with running(settings) as addresses:
+            ready(addresses)
+            await stop.wait()
+            log.info("draining: running requests finish, new ones are refused")
+
+    asyncio.run(main())
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"port {port} on {host} cannot be used for HTTP ({error.strerror}): choose another with --port",
+            field="port",
+        ) from error
+    return listener

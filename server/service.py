@@ -1,0 +1,235 @@
+"""The service: what a request means. It knows no transport; each face calls the same methods.
+
+All methods are synchronous, thread-safe and raise only `earshot.errors`.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earshot.embedding import Embedder
+from earshot.errors import FailedPrecondition, InvalidArgument
+from earshot.index import Index, SearchResult
+
+from . import messages
+from .embedders import Embedders
+from .names import index_id, index_name, version_name
+from .registry import Registry, ServedIndex
+
+__all__ = ["Service"]
+
+MAX_NEIGHBORS = 10_000
+MAX_READ = 1_000
+MAX_TEXT_CHARACTERS = 32_768
+DEFAULT_NEIGHBORS = 10
+DEFAULT_PAGE = 100
+MAX_PAGE = 1_000
+
+
+class Service:
+    """Search, read and list over the indexes of a registry."""
+
+    def __init__(self, registry: Registry, embedders: Embedders) -> None:
+        self.registry = registry
+        self._embedders = embedders
+
+    def search(self, request: messages.SearchRequest) -> messages.SearchResponse:
+        """The neighbors of one query.
+
+        Raises NotFound for an unknown index or datapoint id, InvalidArgument for everything that is
+        wrong with the request itself, FailedPrecondition for text on an index without a model.
+        """
+        served = self.registry.get(index_id(request.index))
+        index = served.index
+        k = _neighbor_count(request.neighbor_count)
+        crowding = _crowding(request.per_crowding_attribute_neighbor_count, index)
+        query, embed_seconds = self._query_vector(request, served)
+        started = time.perf_counter()
+        found = index.search(
+            query,
+            k,
+            target_recall=request.target_recall,
+            approximate_neighbor_count=request.approximate_neighbor_count,
+            fraction_leaf_nodes_to_search=request.fraction_leaf_nodes_to_search_override,
+            crowding=crowding,
+        )
+        neighbors = _neighbors(index, found, request.return_full_datapoint)
+        return messages.SearchResponse(
+            neighbors=neighbors,
+            index_version=version_name(served.name, served.version),
+            search_duration=_duration(time.perf_counter() - started),
+            embed_duration=None if embed_seconds is None else _duration(embed_seconds),
+        )
+
+    def get_index(self, name: str) -> messages.Index:
+        """One index. Raises NotFound."""
+        return _describe(self.registry.get(index_id(name, field="name")))
+
+    def list_indexes(self, page_size: int, page_token: str) -> messages.ListIndexesResponse:
+        """Indexes by name; the token is the last name of the page before."""
+        size = _page_size(page_size)
+        names = [name for name in self.registry.names() if name > page_token]
+        more = len(names) > size
+        return messages.ListIndexesResponse(
+            indexes=[_describe(self.registry.get(name)) for name in names[:size]],
+            next_page_token=names[size - 1] if more else "",
+        )
+
+    def list_index_versions(
+        self, parent: str, page_size: int, page_token: str
+    ) -> messages.ListIndexVersionsResponse:
+        """Versions on disk, newest first; the token is the last version of the page before."""
+        size = _page_size(page_size)
+        name = index_id(parent, field="parent")
+        rows = sorted(self.registry.store.versions(name), key=lambda row: row.version, reverse=True)
+        rows = [row for row in rows if not page_token or row.version < page_token]
+        return messages.ListIndexVersionsResponse(
+            versions=[
+                messages.IndexVersion(
+                    name=version_name(name, row.version),
+                    current=row.current,
+                    datapoint_count=row.count,
+                    measured_recall=row.recall,
+                    size_bytes=row.size_bytes,
+                    create_time=row.created,
+                    complete=row.complete,
+                )
+                for row in rows[:size]
+            ],
+            next_page_token=rows[size - 1].version if len(rows) > size else "",
+        )
+
+    def read_datapoints(self, request: messages.ReadDatapointsRequest) -> messages.ReadDatapointsResponse:
+        """Datapoints by id, in full. Raises NotFound naming the ids that are missing."""
+        if not 1 <= len(request.ids) <= MAX_READ:
+            raise InvalidArgument(
+                f"ids: {len(request.ids)} given, 1 to {MAX_READ} can be read at a time", field="ids"
+            )
+        index = self.registry.get(index_id(request.index)).index
+        return messages.ReadDatapointsResponse(
+            datapoints=[
+                messages.Datapoint(
+                    datapoint_id=found.id,
+                    feature_vector=found.vector.tolist(),
+                    crowding_tag=found.crowding_tag,
+                    embedding_metadata=found.metadata,
+                )
+                for found in index.read(request.ids)
+            ]
+        )
+
+    def _query_vector(
+        self, request: messages.SearchRequest, served: ServedIndex
+    ) -> tuple[NDArray[np.float32], float | None]:
+        given = [name for name in ("text", "vector", "datapoint_id") if getattr(request, name) is not None]
+        if len(given) != 1:
+            raise InvalidArgument(
+                f"query: {' and '.join(given) if given else 'nothing'} given; "
+                "set exactly one of text, vector and datapoint_id",
+                field="query",
+            )
+        if request.datapoint_id is not None:
+            return served.index.read([request.datapoint_id])[0].vector, None
+        if request.vector is not None:
+            return _vector(request.vector), None
+        text = request.text or ""
+        if not text.strip():
+            raise InvalidArgument("text is empty: write what to search for", field="text")
+        if len(text) > MAX_TEXT_CHARACTERS:
+            raise InvalidArgument(
+                f"text has {len(text)} characters; at most {MAX_TEXT_CHARACTERS} are taken", field="text"
+            )
+        started = time.perf_counter()
+        vector = self._embedder(served).embed([text])[0]
+        return vector, time.perf_counter() - started
+
+    def _embedder(self, served: ServedIndex) -> Embedder:
+        model = served.index.manifest.model
+        if not model:
+            raise FailedPrecondition(
+                f"index {served.name!r} was built from vectors, no model is known that makes them from text: "
+                "search by vector or datapoint_id",
+                field="text",
+            )
+        return self._embedders.get(model)
+
+
+def _neighbor_count(given: int | None) -> int:
+    if given is None:
+        return DEFAULT_NEIGHBORS
+    if not 1 <= given <= MAX_NEIGHBORS:
+        raise InvalidArgument(
+            f"neighbor_count is {given}; it must be 1 to {MAX_NEIGHBORS}", field="neighbor_count"
+        )
+    return given
+
+
+def _crowding(given: int | None, index: Index) -> int | None:
+    if given is None:
+        return index.manifest.config.per_crowding_attribute_neighbor_count
+    if given < 0:
+        raise InvalidArgument(
+            f"per_crowding_attribute_neighbor_count is {given}; it must be 0 (no limit) or more",
+            field="per_crowding_attribute_neighbor_count",
+        )
+    return given or None
+
+
+def _page_size(given: int) -> int:
+    if given < 0:
+        raise InvalidArgument(f"page_size is {given}; it must be 0 (the default) or more", field="page_size")
+    return min(given or DEFAULT_PAGE, MAX_PAGE)
+
+
+def _vector(vector: messages.Vector) -> NDArray[np.float32]:
+    if bool(vector.values) == bool(vector.float32):
+        raise InvalidArgument("vector: set exactly one of values and float32", field="vector")
+    if vector.values:
+        return np.asarray(vector.values, dtype=np.float32)
+    if len(vector.float32) % 4:
+        raise InvalidArgument(
+            f"vector.float32 has {len(vector.float32)} bytes; four are needed for each dimension",
+            field="vector.float32",
+        )
+    return np.frombuffer(vector.float32, dtype="<f4")
+
+
+def _neighbors(index: Index, found: SearchResult, full: bool) -> list[messages.Neighbor]:
+    ids = found.ids[0]
+    stored = index.read(ids, with_vectors=full)
+    return [
+        messages.Neighbor(
+            datapoint=messages.Datapoint(
+                datapoint_id=datapoint.id,
+                feature_vector=datapoint.vector.tolist() if full else None,
+                crowding_tag=datapoint.crowding_tag,
+                embedding_metadata=datapoint.metadata,
+            ),
+            distance=float(distance),
+            score=float(score),
+        )
+        for datapoint, distance, score in zip(stored, found.distances[0], found.scores[0], strict=False)
+    ]
+
+
+def _describe(served: ServedIndex) -> messages.Index:
+    manifest = served.index.manifest
+    return messages.Index(
+        name=index_name(served.name),
+        current_version=version_name(served.name, served.version),
+        dimensions=manifest.config.dimensions,
+        distance_measure=manifest.config.distance_measure,
+        datapoint_count=len(served.index),
+        model=manifest.model.get("name", ""),
+        engine=manifest.engine,
+        target_recall=manifest.config.target_recall,
+        measured_recall=manifest.recall.value,
+        update_time=manifest.created,
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.6f}s"

@@ -1,0 +1,72 @@
+"""Every setting, declared once: flags beat `EARSHOT_*`, which beat `earshot.toml`, which beats the default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from earshot.errors import InvalidArgument
+
+__all__ = ["Settings", "load_settings"]
+
+MEBIBYTE = 1 << 20
+
+
+class Settings(BaseSettings):
+    """What an operator may set. Keep it short: a default that is right beats a setting."""
+
+    model_config = SettingsConfigDict(env_prefix="EARSHOT_", toml_file="earshot.toml", extra="forbid")
+
+    data_dir: Path = Field(Path(".earshot"), description="Folder that holds the indexes.")
+    cache_dir: Path = Field(
+        Path(platformdirs.user_cache_dir("earshot")),
+        description="Folder for models made ready to run and for embeddings already computed.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of HTTP; 0 takes a free one.")
+    grpc_port: int = Field(8081, ge=0, le=65535, description="Port of gRPC; 0 takes a free one.")
+    threads: int = Field(0, ge=0, le=1024, description="Searches at a time; 0 means one a core.")
+    poll_seconds: float = Field(
+        0.5, gt=0, le=3600, description="How often a server looks for a new version of its indexes."
+    )
+    max_message_bytes: int = Field(
+        16 * MEBIBYTE, ge=1024, le=1 << 30, description="Largest request that is read, in bytes."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then `earshot.toml` of the working folder."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(**flags: object) -> Settings:
+    """Settings from flags that are not None, the environment and `earshot.toml`.
+
+    Raises InvalidArgument naming the setting and the value that cannot be.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InvalidArgument(
+            f"setting {name} = {first.get('input')!r}: {first['msg']}", field=name
+        ) from error
+    except ValueError as error:  # earshot.toml that is not TOML
+        raise InvalidArgument(f"earshot.toml: {error}", field="earshot.toml") from error
