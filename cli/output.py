@@ -61,7 +61,7 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Tab
 
 
 def results_table(hits: Sequence[tuple[float, dict[str, Any]]]) -> Table:
-    """Search results: score and metadata as title, show, date and snippet, with the time where it is spoken."""
+    """Search results: score and metadata as title, show, date and snippet, and when it is spoken."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 1, 0))
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("episode", ratio=2)

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from earshot.client import Client, SearchResults
+from earshot.client import Client
 from earshot.server import load_settings, search_folder
 
 from .options import CacheDir, DataDir, IndexName, Json
-from .output import console, print_hits, print_json
+from .output import print_hits, print_json
 
 __all__ = ["search"]
 

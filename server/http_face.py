@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from importlib import metadata
 from typing import TypeVar
@@ -27,6 +27,7 @@ __all__ = ["http_app"]
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Reply = Callable[[Callable[[], msgspec.Struct]], Awaitable[Response]]
 
 PAGE_SIZE = Query(0, alias="pageSize", description="At most so many; 0 means 100, and 1,000 is the most.")
 PAGE_TOKEN = Query("", alias="pageToken", description="From an earlier answer.")
@@ -42,16 +43,26 @@ def http_app(service: Service, executor: Executor, *, max_message_bytes: int) ->
         answer = await asyncio.get_running_loop().run_in_executor(executor, lambda: encode(call()))
         return Response(answer, media_type="application/json")
 
-    async def read(request: Request, kind: type[T]) -> T:
-        received = bytearray()
-        async for chunk in request.stream():
-            received += chunk
-            if len(received) > max_message_bytes:
-                raise InvalidArgument(
-                    f"body: more than {max_message_bytes} bytes; the limit is max_message_bytes", field="body"
-                )
-        return decode(bytes(received), kind)
+    _query_routes(app, service, reply, max_message_bytes)
+    _index_routes(app, service, reply)
+    _health_routes(app, service)
+    _handle_errors(app)
+    add_schemas(app)
+    return app
 
+
+async def _read(request: Request, kind: type[T], max_bytes: int) -> T:
+    received = bytearray()
+    async for chunk in request.stream():
+        received += chunk
+        if len(received) > max_bytes:
+            raise InvalidArgument(
+                f"body: more than {max_bytes} bytes; the limit is the setting max_message_bytes", field="body"
+            )
+    return decode(bytes(received), kind)
+
+
+def _query_routes(app: FastAPI, service: Service, reply: Reply, max_bytes: int) -> None:
     @app.post(
         "/v1/indexes/{index}:search",
         tags=["search"],
@@ -60,7 +71,7 @@ def http_app(service: Service, executor: Executor, *, max_message_bytes: int) ->
     )
     async def search(index: str, request: Request) -> Response:
         """Search one index with text, a vector, or the vector of one of its datapoints."""
-        asked = msgspec.structs.replace(await read(request, messages.SearchRequest), index=index)
+        asked = msgspec.structs.replace(await _read(request, messages.SearchRequest, max_bytes), index=index)
         return await reply(lambda: service.search(asked))
 
     @app.post(
@@ -71,9 +82,13 @@ def http_app(service: Service, executor: Executor, *, max_message_bytes: int) ->
     )
     async def read_datapoints(index: str, request: Request) -> Response:
         """Read datapoints by id, vectors included."""
-        asked = msgspec.structs.replace(await read(request, messages.ReadDatapointsRequest), index=index)
+        asked = msgspec.structs.replace(
+            await _read(request, messages.ReadDatapointsRequest, max_bytes), index=index
+        )
         return await reply(lambda: service.read_datapoints(asked))
 
+
+def _index_routes(app: FastAPI, service: Service, reply: Reply) -> None:
     @app.get("/v1/indexes", tags=["indexes"], responses=answers(messages.ListIndexesResponse))
     async def list_indexes(page_size: int = PAGE_SIZE, page_token: str = PAGE_TOKEN) -> Response:
         """All indexes, by name."""
@@ -95,6 +110,8 @@ def http_app(service: Service, executor: Executor, *, max_message_bytes: int) ->
         """The versions of one index, newest first."""
         return await reply(lambda: service.list_index_versions(index, page_size, page_token))
 
+
+def _health_routes(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", tags=["health"])
     async def healthz() -> dict[str, str]:
         """The process is alive."""
@@ -108,10 +125,6 @@ def http_app(service: Service, executor: Executor, *, max_message_bytes: int) ->
         broken = sorted(problems.keys() - set(serving))
         content = {"status": "unavailable" if broken else "ok", "indexes": serving, "problems": problems}
         return Response(encode(content), status_code=503 if broken else 200, media_type="application/json")
-
-    _handle_errors(app)
-    add_schemas(app)
-    return app
 
 
 def _handle_errors(app: FastAPI) -> None:

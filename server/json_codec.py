@@ -21,13 +21,13 @@ _SNAKE = re.compile(r"_([a-z0-9])")
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """`body` as `kind`. Takes lowerCamelCase and snake_case names and numbers in strings, as Google's mapping does.
+    """`body` as `kind`; lowerCamelCase and snake_case names and numbers in strings, as in Google's mapping.
 
     Raises InvalidArgument naming the field, the value and what would be right.
     """
     try:
         return msgspec.json.decode(body, type=kind, strict=False)
-    except msgspec.ValidationError as error:
+    except msgspec.ValidationError:
         raw = msgspec.json.decode(body)
         camel = _camel_keys(raw)
         if camel != raw:

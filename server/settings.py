@@ -1,4 +1,7 @@
-"""Every setting, declared once: flags beat `EARSHOT_*`, which beat `earshot.toml`, which beats the default."""
+"""Every setting, declared once.
+
+Flags beat `EARSHOT_*`, which beat `earshot.toml`, which beats the default.
+"""
 
 from __future__ import annotations
 
