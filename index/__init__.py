@@ -1,0 +1,31 @@
+"""Vectors in, neighbors out: engines, build, tuning, and versions on disk. Knows no network and no text."""
+
+from .distance import DistanceMeasure, FeatureNorm
+from .engines import ExactParameters, QueryParameters, ScannParameters
+from .index import MAX_NEIGHBORS, Index
+from .manifest import Manifest
+from .result import Datapoint, SearchResult
+from .store import Store, Verification, VersionInfo
+from .tuning import OperatingPoint, Progress, Recall, Tuning
+from .vectors import MAX_DIMENSIONS
+
+__all__ = [
+    "MAX_DIMENSIONS",
+    "MAX_NEIGHBORS",
+    "Datapoint",
+    "DistanceMeasure",
+    "ExactParameters",
+    "FeatureNorm",
+    "Index",
+    "Manifest",
+    "OperatingPoint",
+    "Progress",
+    "QueryParameters",
+    "Recall",
+    "ScannParameters",
+    "SearchResult",
+    "Store",
+    "Tuning",
+    "Verification",
+    "VersionInfo",
+]

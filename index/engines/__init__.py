@@ -1,0 +1,67 @@
+"""One file an engine; the table below is all that the index knows of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from earshot.errors import InvalidArgument
+
+from ..distance import DistanceMeasure
+from .base import Engine, QueryParameters, Rows
+from .exact import ExactEngine, ExactParameters
+from .scann import ScannEngine, ScannParameters
+
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "ExactEngine",
+    "ExactParameters",
+    "QueryParameters",
+    "Rows",
+    "ScannEngine",
+    "ScannParameters",
+    "select",
+]
+
+ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (ExactEngine, ScannEngine)}
+_AUTO = ScannEngine
+
+
+def select(
+    engine: Any, count: int, dimension: int, measure: DistanceMeasure
+) -> tuple[type[Engine], Any, str]:
+    """The engine to build, its parameters, and one sentence that says why.
+
+    Args:
+        engine: "auto", a name in `ENGINES`, or build parameters of one of them.
+        count: Vectors.
+        dimension: Of each.
+        measure: As engines see it (COSINE is DOT_PRODUCT over unit vectors).
+
+    Raises:
+        InvalidArgument: No such engine, or it does not know the measure.
+    """
+    if isinstance(engine, str):
+        chosen = _AUTO if engine == "auto" else ENGINES.get(engine)
+        parameters = None
+    else:
+        chosen = next(
+            (known for known in ENGINES.values() if isinstance(engine, known.parameters_type)), None
+        )
+        parameters = engine
+    if chosen is None:
+        known = ", ".join(["auto", *sorted(ENGINES)])
+        raise InvalidArgument(
+            f"engine is {engine!r}; it must be one of {known}, or an engine's build parameters",
+            field="engine",
+        )
+    if measure not in chosen.measures:
+        if engine == "auto":
+            return ExactEngine, ExactParameters(), f"{measure} is searched exactly"
+        raise InvalidArgument(f"engine {chosen.name} does not know {measure}", field="engine")
+    if parameters is not None:
+        return chosen, parameters, "its parameters were given"
+    parameters = chosen.choose(count, dimension, measure)
+    if parameters is None:
+        return ExactEngine, ExactParameters(), f"{count} datapoints are too few for {chosen.name}"
+    return chosen, parameters, "chosen for so many datapoints" if engine == "auto" else "asked for by name"

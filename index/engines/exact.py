@@ -1,0 +1,214 @@
+"""Brute force: ground truth, the path for small indexes, and the fallback when an engine comes up short.
+
+Ties are broken by row number, also between copies of one vector, whatever the BLAS rounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+
+from ..distance import DistanceMeasure, Floats
+from ..vectors import squared_norms
+from .base import QueryParameters, Rows
+
+_QUERIES_A_BLOCK = 256
+_SCORES_A_BLOCK = 4 << 20  # 16 MiB of float32 scores: stays near the caches
+_GATHER_BYTES = 32 << 20
+_UNIT_ROUNDOFF = 2.0**-24
+
+
+@dataclass(frozen=True, slots=True)
+class ExactParameters:
+    """Nothing to choose: cost is the number of rows times the dimension, recall is 1."""
+
+
+class ExactEngine:
+    """Scores every row with one matrix product a block, then scores the winners again in float64."""
+
+    name: ClassVar[str] = "exact"
+    measures: ClassVar[frozenset[DistanceMeasure]] = frozenset(DistanceMeasure) - {
+        DistanceMeasure.COSINE_DISTANCE
+    }
+    parameters_type: ClassVar[type[ExactParameters]] = ExactParameters
+    leaves = 0
+
+    def __init__(self, vectors: Floats, measure: DistanceMeasure) -> None:
+        self._vectors = vectors
+        self._measure = measure
+        self.parameters = ExactParameters()
+
+    @classmethod
+    def choose(cls, count: int, dimension: int, measure: DistanceMeasure) -> ExactParameters:
+        """Any number of vectors will do."""
+        del count, dimension, measure
+        return ExactParameters()
+
+    @classmethod
+    def build(
+        cls, vectors: Floats, measure: DistanceMeasure, parameters: ExactParameters, *, threads: int
+    ) -> Self:
+        """Nothing is computed before the first search."""
+        del parameters, threads
+        return cls(vectors, measure)
+
+    def save(self, folder: Path, vectors_file: Path) -> None:
+        """The vectors file, which the caller keeps, is all there is."""
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        vectors_file: Path,
+        vectors: Floats,
+        measure: DistanceMeasure,
+        parameters: ExactParameters,
+    ) -> Self:
+        """Reads the mapped vectors and nothing else."""
+        del folder, vectors_file, parameters
+        return cls(vectors, measure)
+
+    def search(
+        self, queries: Floats, k: int, parameters: QueryParameters | None = None
+    ) -> tuple[Rows, Floats]:
+        """See `Engine.search`; the parameters change nothing."""
+        del parameters
+        return self.search_rows(queries, None, k)
+
+    def search_rows(self, queries: Floats, subset: Rows | None, k: int) -> tuple[Rows, Floats]:
+        """The k nearest among the rows of `subset` (int64 [m], ascending; None for all of them).
+
+        Returns:
+            rows int64 [q, k] and distances float32 [q, k], best first, equal distances by row number;
+            −1 and NaN where there are fewer than k rows.
+        """
+        rows = np.full((len(queries), k), -1, np.int64)
+        distances = np.full((len(queries), k), np.nan, np.float32)
+        for start in range(0, len(queries), _QUERIES_A_BLOCK):
+            block = queries[start : start + _QUERIES_A_BLOCK]
+            for offset, found in enumerate(self._candidates(block, subset, k)):
+                nearest, values = self._ranked(block[offset], found, k)
+                rows[start + offset, : len(nearest)] = nearest
+                distances[start + offset, : len(nearest)] = values
+        return rows, distances
+
+    def distances(self, query: Floats, rows: Rows) -> Floats:
+        """Of one query [dimension] to each of `rows` [m], float32 [m].
+
+        Summed row by row in float64, so that copies of a vector get one and the same value.
+        """
+        result = np.empty(len(rows), np.float32)
+        wide = query.astype(np.float64)
+        step = max(1, _GATHER_BYTES // (8 * len(query)))
+        for start in range(0, len(rows), step):
+            vectors = self._vectors[rows[start : start + step]].astype(np.float64)
+            match self._measure:
+                case DistanceMeasure.DOT_PRODUCT_DISTANCE:
+                    vectors *= wide
+                case DistanceMeasure.SQUARED_L2_DISTANCE:
+                    vectors -= wide
+                    vectors *= vectors
+                case _:
+                    vectors -= wide
+                    np.abs(vectors, out=vectors)
+            result[start : start + step] = vectors.sum(axis=1)
+        return result
+
+    @cached_property
+    def _squared_norms(self) -> Floats:
+        step = max(1, _GATHER_BYTES // (4 * self._vectors.shape[1]))
+        starts = range(0, len(self._vectors), step)
+        return np.concatenate([squared_norms(self._vectors[start : start + step]) for start in starts])
+
+    @cached_property
+    def _longest(self) -> float:
+        return float(np.sqrt(self._squared_norms.max()))
+
+    def _candidates(self, queries: Floats, subset: Rows | None, k: int) -> list[Rows]:
+        """For each query, rows that hold its k nearest: the k best float32 scores and all within the
+        rounding error of the k-th."""
+        total = len(self._vectors) if subset is None else len(subset)
+        step = max(k, 1024, _SCORES_A_BLOCK // len(queries))
+        margins = self._margins(queries)
+        kept = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
+        floors = np.full(len(queries), -np.inf, np.float32)
+        for start in range(0, total, step):
+            part = slice(start, min(start + step, total))
+            numbers = np.arange(part.start, part.stop) if subset is None else subset[part]
+            scores = self._scores(queries, part if subset is None else numbers)
+            for i, row_scores in enumerate(scores):
+                # The first block has no floor yet, and every row would be a candidate.
+                floor = _kth_best(row_scores, k) - margins[i] if floors[i] == -np.inf else floors[i]
+                passing = np.flatnonzero(row_scores >= floor)
+                if len(passing) == 0:
+                    continue
+                kept[i] = (
+                    np.concatenate((kept[i][0], numbers[passing])),
+                    np.concatenate((kept[i][1], row_scores[passing])),
+                )
+                if len(kept[i][0]) >= k:
+                    kept[i], floors[i] = _prune(*kept[i], k, float(margins[i]))
+        return [rows for rows, _ in kept]
+
+    def _scores(self, queries: Floats, selection: slice | Rows) -> Floats:
+        """Higher is closer; float32 [q, rows], off by no more than half of `_margins`."""
+        vectors = self._vectors[selection]
+        match self._measure:
+            case DistanceMeasure.DOT_PRODUCT_DISTANCE:
+                scores: Floats = queries @ vectors.T
+                return scores
+            case DistanceMeasure.SQUARED_L2_DISTANCE:
+                # ‖q‖² is the same for every row, so it is left out of the order.
+                scores = queries @ vectors.T
+                scores *= 2
+                scores -= self._squared_norms[selection]
+                return scores
+            case _:
+                scores = np.empty((len(queries), len(vectors)), np.float32)
+                for i, query in enumerate(queries):
+                    np.abs(vectors - query).sum(axis=1, out=scores[i])
+                return np.negative(scores, out=scores)
+
+    def _margins(self, queries: Floats) -> Floats:
+        """Twice the bound on a float32 score's rounding error (Higham, 2002, §3.1: γₙ‖q‖‖x‖), [q]."""
+        dimension = queries.shape[1]
+        gamma = 2 * (dimension + 4) * _UNIT_ROUNDOFF
+        lengths = np.sqrt(squared_norms(queries))
+        match self._measure:
+            case DistanceMeasure.DOT_PRODUCT_DISTANCE:
+                bound = lengths * self._longest
+            case DistanceMeasure.SQUARED_L2_DISTANCE:
+                bound = 2 * lengths * self._longest + self._longest**2
+            case _:
+                bound = (lengths + self._longest) * np.sqrt(dimension)
+        return np.asarray(gamma * bound, np.float32)
+
+    def _ranked(self, query: Floats, rows: Rows, k: int) -> tuple[Rows, Floats]:
+        values = self.distances(query, rows)
+        order = np.lexsort((rows, -values if self._measure.higher_is_closer else values))[:k]
+        return rows[order], values[order]
+
+
+def _kth_best(scores: Floats, k: int) -> np.float32:
+    if len(scores) <= k:
+        return np.float32(-np.inf)
+    place = len(scores) - k
+    return np.float32(np.partition(scores, place)[place])
+
+
+def _prune(rows: Rows, scores: Floats, k: int, margin: float) -> tuple[tuple[Rows, Floats], np.float32]:
+    """Drop what cannot be among the k nearest; of thousands of equals keep those of the lowest row."""
+    kth = _kth_best(scores, k) if len(scores) > k else scores.min()
+    floor = np.float32(kth - margin)
+    keep = scores >= floor
+    rows, scores = rows[keep], scores[keep]
+    if len(rows) > 8 * k + 1024:
+        certain = scores > kth + margin
+        doubtful = np.flatnonzero(~certain)[:k]  # rows ascend, so these are the lowest
+        chosen = np.sort(np.concatenate((np.flatnonzero(certain), doubtful)))
+        rows, scores = rows[chosen], scores[chosen]
+    return (rows, scores), floor

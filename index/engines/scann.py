@@ -1,0 +1,222 @@
+"""ScaNN: a k-means tree, asymmetric hashing (AH) of the residuals, and reordering in full precision.
+
+Guo et al., "Accelerating Large-Scale Inference with Anisotropic Vector Quantization", ICML 2020; SOAR: Sun et
+al., NeurIPS 2023. Only numbers cross this file: no ids, no pickle, no absolute path on disk.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import ceil, prod, sqrt
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from scann.scann_ops.py import scann_builder, scann_ops_pybind
+
+from earshot.errors import DataLoss, Internal, InvalidArgument, ResourceExhausted
+
+from ..distance import DistanceMeasure, Floats
+from .base import QueryParameters, Rows
+from .quiet import silence_scann
+
+MIN_DATAPOINTS = 1000
+_ASSETS = "scann_assets.pbtxt"
+_DATASET = "dataset.npy"
+_SCANN_MEASURE = {
+    DistanceMeasure.DOT_PRODUCT_DISTANCE: "dot_product",
+    DistanceMeasure.SQUARED_L2_DISTANCE: "squared_l2",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ScannParameters:
+    """What a ScaNN index is built with.
+
+    Attributes:
+        leaves: Partitions of the tree. More make each smaller: less to score a leaf, more to choose from.
+        dimensions_per_block: Dimensions that share one 4-bit AH code. 2 is ScaNN's usual; more is
+            smaller, faster and coarser.
+        anisotropic_threshold: Weight of errors along the vector (dot product only; 0.2 is for unit
+            length and ScaNN's usual); None quantises for squared error.
+        soar_lambda: Spill each vector to a second partition chosen so that the two fail on different
+            queries (dot product only); None for no spilling. Costs codes twice.
+        reordering: Precision of the vectors that candidates are scored with again, FLOAT32, BFLOAT16 or
+            INT8: 4, 2 or 1 bytes a dimension in memory. Distances returned have that precision.
+        training_sample_size: Vectors that partitions and codebooks are trained on.
+        training_iterations: Rounds of k-means.
+        min_partition_size: Smaller partitions are merged away in training.
+    """
+
+    leaves: int
+    dimensions_per_block: int = 2
+    anisotropic_threshold: float | None = 0.2
+    soar_lambda: float | None = None
+    reordering: str = "FLOAT32"
+    training_sample_size: int = 100_000
+    training_iterations: int = 12
+    min_partition_size: int = 10
+
+
+class ScannEngine:
+    """One ScaNN searcher."""
+
+    name: ClassVar[str] = "scann"
+    measures: ClassVar[frozenset[DistanceMeasure]] = frozenset(_SCANN_MEASURE)
+    parameters_type: ClassVar[type[ScannParameters]] = ScannParameters
+
+    def __init__(self, searcher: Any, count: int, parameters: ScannParameters) -> None:
+        self._searcher = searcher
+        self._count = count
+        self.parameters = parameters
+
+    @property
+    def leaves(self) -> int:
+        """Partitions of the tree."""
+        return self.parameters.leaves
+
+    @classmethod
+    def choose(cls, count: int, dimension: int, measure: DistanceMeasure) -> ScannParameters | None:
+        """√n leaves, at least 40 vectors each: choosing a leaf costs as much as scoring a vector, so the
+        two are balanced. Under 1,000 vectors brute force is as fast, and codebooks have too little to
+        learn from."""
+        del dimension
+        if count < MIN_DATAPOINTS:
+            return None
+        return ScannParameters(
+            leaves=min(ceil(sqrt(count)), count // 40),
+            anisotropic_threshold=0.2 if measure is DistanceMeasure.DOT_PRODUCT_DISTANCE else None,
+            training_sample_size=max(100_000, 100 * ceil(sqrt(count))),
+        )
+
+    @classmethod
+    def build(
+        cls, vectors: Floats, measure: DistanceMeasure, parameters: ScannParameters, *, threads: int
+    ) -> Self:
+        """Train and build; ScaNN keeps its own copy of the vectors in the reordering's precision.
+
+        ScaNN takes no seed: two builds of the same vectors may differ slightly.
+
+        Raises:
+            InvalidArgument: Parameters that ScaNN refuses, such as more leaves than vectors.
+        """
+        silence_scann()
+        count, dimension = vectors.shape
+        if not 1 <= parameters.leaves <= count:
+            raise InvalidArgument(
+                f"leaves is {parameters.leaves}; it must be between 1 and the number of vectors, {count}",
+                field="leaves",
+            )
+        builder = scann_ops_pybind.builder(vectors, 10, _SCANN_MEASURE[measure])
+        try:
+            builder = builder.tree(
+                num_leaves=parameters.leaves,
+                num_leaves_to_search=max(1, parameters.leaves // 20),
+                training_sample_size=parameters.training_sample_size,
+                min_partition_size=parameters.min_partition_size,
+                training_iterations=parameters.training_iterations,
+                soar_lambda=parameters.soar_lambda,
+            )
+            builder = builder.score_ah(
+                min(parameters.dimensions_per_block, dimension),
+                anisotropic_quantization_threshold=(
+                    np.nan if parameters.anisotropic_threshold is None else parameters.anisotropic_threshold
+                ),
+                training_sample_size=parameters.training_sample_size,
+            )
+            builder = builder.reorder(100, quantize=scann_builder.ReorderType[parameters.reordering])
+            searcher = builder.set_n_training_threads(threads).build()
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise InvalidArgument(f"ScaNN refuses {parameters}: {error}", field="engine") from error
+        return cls(searcher, count, parameters)
+
+    def save(self, folder: Path, vectors_file: Path) -> None:
+        """ScaNN's own files. Where it keeps the vectors in float32, they become `vectors_file`."""
+        try:
+            self._searcher.serialize(str(folder), relative_path=True)
+        except RuntimeError as error:
+            raise ResourceExhausted(f"ScaNN could not write to {folder}: {error}") from error
+        for file in sorted(folder.glob("*.npy")):
+            _check_complete(file)
+        if (folder / _DATASET).exists():
+            (folder / _DATASET).replace(vectors_file)
+            assets = folder / _ASSETS
+            moved = assets.read_text().replace(f'"{_DATASET}"', f'"../{vectors_file.name}"')
+            assets.write_text(moved)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        vectors_file: Path,
+        vectors: Floats,
+        measure: DistanceMeasure,
+        parameters: ScannParameters,
+    ) -> Self:
+        """Read what `save` wrote, wherever the folder has been moved to.
+
+        Raises:
+            DataLoss: A file is missing or not ScaNN's, or names a path outside the index.
+        """
+        del measure
+        silence_scann()
+        assets = folder / _ASSETS
+        try:
+            text = assets.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataLoss(f"{assets} cannot be read: {error}") from error
+        for path in re.findall(r'asset_path: "([^"]*)"', text):
+            if not re.fullmatch(r"\w+\.(npy|pb)", path) and path != f"../{vectors_file.name}":
+                raise DataLoss(f"{assets} names {path!r}, which is not a file of this index")
+        try:
+            # Not scann's load_searcher: that would unpickle any scann_docids.pkl it finds.
+            native = scann_ops_pybind.scann_pybind.ScannNumpy(str(folder), text)
+        except (RuntimeError, ValueError) as error:
+            raise DataLoss(f"ScaNN cannot read {folder}: {error}") from error
+        if native.size() != len(vectors):
+            raise DataLoss(f"{folder} holds {native.size()} vectors, {vectors_file.name} {len(vectors)}")
+        return cls(scann_ops_pybind.ScannSearcher(native), len(vectors), parameters)
+
+    def search(self, queries: Floats, k: int, parameters: QueryParameters) -> tuple[Rows, Floats]:
+        """See `Engine.search`. ScaNN releases the GIL and may be called from many threads."""
+        # With fewer candidates than k ScaNN silently returns fewer.
+        candidates = min(max(parameters.candidates, k), self._count)
+        leaves = min(max(parameters.leaves, 1), self.leaves)
+        try:
+            if len(queries) == 1:
+                found, values = self._searcher.search(queries[0], k, candidates, leaves)
+                return _padded(found, values, k)
+            if len(queries) == 0:
+                return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
+            found, values = self._searcher.search_batched(queries, k, candidates, leaves)
+        except RuntimeError as error:
+            raise Internal(f"ScaNN failed on a valid query: {error}") from error
+        rows = found.astype(np.int64)
+        # search_batched pads short rows with row 0 at distance NaN.
+        if np.isnan(values[:, -1]).any():
+            rows[np.isnan(values)] = -1
+        return rows, values
+
+
+def _padded(found: Any, values: Any, k: int) -> tuple[Rows, Floats]:
+    if len(found) == k:
+        return found.astype(np.int64)[np.newaxis], values[np.newaxis]
+    rows = np.full((1, k), -1, np.int64)
+    distances = np.full((1, k), np.nan, np.float32)
+    rows[0, : len(found)] = found
+    distances[0, : len(found)] = values
+    return rows, distances
+
+
+def _check_complete(file: Path) -> None:
+    """ScaNN does not report a short write, so a full disk shows only in the file's length."""
+    with file.open("rb") as stream:
+        try:
+            np.lib.format.read_magic(stream)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            expected = stream.tell() + prod(shape) * dtype.itemsize
+        except ValueError:
+            expected = -1
+    if file.stat().st_size != expected:
+        raise ResourceExhausted(f"{file} was not written whole; free some disk space and try again")

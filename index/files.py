@@ -1,0 +1,85 @@
+"""Writing files so that a crash leaves the old or the new, and reading them so that damage is noticed.
+
+Operating system errors become sentences that say what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import xxhash
+
+from earshot.errors import DataLoss, EarshotError, PermissionDenied, ResourceExhausted
+
+_CHUNK = 1 << 20
+_ADVICE: dict[int, tuple[type[EarshotError], str]] = {
+    errno.EACCES: (PermissionDenied, "make it writable for this user, or choose another data folder"),
+    errno.EPERM: (PermissionDenied, "make it writable for this user, or choose another data folder"),
+    errno.EROFS: (PermissionDenied, "it is mounted read-only; choose another data folder"),
+    errno.ENOSPC: (ResourceExhausted, "free some disk space and try again"),
+    errno.EDQUOT: (ResourceExhausted, "free some of the quota and try again"),
+    errno.EFBIG: (ResourceExhausted, "raise the limit on file sizes and try again"),
+}
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn "not writable" and "no space" into errors of ours; other `OSError`s pass.
+
+    Raises:
+        PermissionDenied: The system forbids the write.
+        ResourceExhausted: The disk, quota or file size limit is used up.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _ADVICE:
+            raise
+        kind, advice = _ADVICE[error.errno]
+        raise kind(f"cannot write {error.filename or path}: {error.strerror}; {advice}") from error
+
+
+def checksum(path: Path) -> str:
+    """xxh3_128 of a file's bytes, in hex. It guards against damage, not against malice.
+
+    Raises:
+        DataLoss: The file is missing or cannot be read.
+    """
+    digest = xxhash.xxh3_128()
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise DataLoss(f"{path} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` every file below `folder`, and every folder, itself included."""
+    for root, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(root, name))
+        sync(Path(root))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a small file in one step: readers see the old text or the new, also after a crash."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    sync(temporary)
+    temporary.replace(path)
+    sync(path.parent)

@@ -1,0 +1,133 @@
+"""Ids are strings of any Unicode, kept in Arrow and found again by a sorted table of their hashes.
+
+A table of hashes is mapped from disk and costs 16 bytes a datapoint; a Python dict would cost ten times that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+from earshot.errors import DataLoss, InvalidArgument
+
+from .arrow import read_table, write_table
+from .engines import Rows
+
+MAX_ID_BYTES = 1024
+_HANDFUL = 64
+
+
+class Ids:
+    """Row number → id and back.
+
+    Raises:
+        InvalidArgument: An id is empty, longer than 1 KiB, not a string, not encodable, or not unique.
+    """
+
+    def __init__(self, names: Any, hashes: npt.NDArray[np.uint64], order: Rows) -> None:
+        self._names = names
+        self._hashes = hashes
+        self._order = order
+        _, offsets, data = names.buffers()
+        self._offsets = np.frombuffer(offsets, np.int64)
+        self._data = memoryview(data if data is not None else b"")
+
+    @classmethod
+    def build(cls, ids: Iterable[str] | None, count: int) -> Self:
+        """Check and index `count` ids; None numbers the rows "0", "1", …"""
+        names = [str(row) for row in range(count)] if ids is None else list(ids)
+        if len(names) != count:
+            raise InvalidArgument(f"ids has {len(names)} entries for {count} vectors", field="ids")
+        hashes = np.fromiter((_hash_checked(name, row) for row, name in enumerate(names)), np.uint64, count)
+        order = np.argsort(hashes, kind="stable")
+        hashes = hashes[order]
+        _refuse_duplicates(names, hashes, order)
+        return cls(pa.array(names, pa.large_string()), hashes, order)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Map `ids.arrow` and `id_hashes.arrow`."""
+        names = read_table(folder / "ids.arrow", pa.schema([("id", pa.large_string())]))
+        table = read_table(folder / "id_hashes.arrow", _HASHES)
+        if len(names) != len(table):
+            raise DataLoss(f"{folder}: ids.arrow has {len(names)} rows, id_hashes.arrow {len(table)}")
+        return cls(
+            names.column("id").combine_chunks(),
+            table.column("hash").combine_chunks().to_numpy(),
+            table.column("row").combine_chunks().to_numpy(),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write both files."""
+        write_table(pa.table({"id": self._names}), folder / "ids.arrow")
+        write_table(pa.table([self._hashes, self._order], schema=_HASHES), folder / "id_hashes.arrow")
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def of(self, rows: Rows) -> npt.NDArray[np.object_]:
+        """The ids at an array of row numbers, same shape, objects; None for row −1."""
+        flat = rows.ravel()
+        result: npt.NDArray[np.object_]
+        if len(flat) <= _HANDFUL:  # slices of the buffer beat Arrow's fixed cost
+            starts, stops = self._offsets[flat].tolist(), self._offsets[flat + 1].tolist()
+            result = np.empty(len(flat), object)
+            result[:] = [str(self._data[a:b], "utf-8") for a, b in zip(starts, stops, strict=True)]
+        else:
+            result = self._names.take(pa.array(np.maximum(flat, 0))).to_numpy(zero_copy_only=False)
+        result[flat < 0] = None
+        return result.reshape(rows.shape)
+
+    def rows_of(self, ids: Sequence[str]) -> Rows:
+        """The row of each id, −1 where there is none; int64 [len(ids)]."""
+        wanted = np.fromiter((_hash(name) for name in ids), np.uint64, len(ids))
+        first = np.searchsorted(self._hashes, wanted, side="left")
+        last = np.searchsorted(self._hashes, wanted, side="right")
+        rows = np.full(len(ids), -1, np.int64)
+        for i, name in enumerate(ids):
+            for place in range(first[i], last[i]):
+                if self._names[int(self._order[place])].as_py() == name:
+                    rows[i] = self._order[place]
+        return rows
+
+
+_HASHES = pa.schema([("hash", pa.uint64()), ("row", pa.int64())])
+
+
+def _hash(name: Any) -> int:
+    if not isinstance(name, str):
+        raise InvalidArgument(f"ids holds {name!r}; an id is a string", field="ids")
+    return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass"))
+
+
+def _hash_checked(name: Any, row: int) -> int:
+    if not isinstance(name, str):
+        raise InvalidArgument(f"ids, row {row}, is {name!r}; an id is a string", field="ids")
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"ids, row {row}, {name!r} holds a lone surrogate", field="ids") from None
+    if not 1 <= len(encoded) <= MAX_ID_BYTES:
+        raise InvalidArgument(
+            f"ids, row {row}, has {len(encoded)} bytes of UTF-8; an id has 1 to {MAX_ID_BYTES}", field="ids"
+        )
+    return xxhash.xxh3_64_intdigest(encoded)
+
+
+def _refuse_duplicates(names: Sequence[str], hashes: npt.NDArray[np.uint64], order: Rows) -> None:
+    for place in np.flatnonzero(hashes[1:] == hashes[:-1]):
+        # Equal hashes lie together; two different ids among them would be a wonder, but not an error.
+        following = place + 1
+        while following < len(hashes) and hashes[following] == hashes[place]:
+            first, second = int(order[place]), int(order[following])
+            if names[first] == names[second]:
+                raise InvalidArgument(
+                    f"ids has {names[first]!r} in rows {first} and {second}; ids are unique", field="ids"
+                )
+            following += 1

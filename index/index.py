@@ -1,0 +1,347 @@
+"""The index a data scientist holds: vectors in, neighbors out, at the recall that was asked for.
+
+Everything here is in terms of ids and recall; rows, leaves and candidates are the engines' business.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from math import ceil, isfinite
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+
+from earshot.errors import InvalidArgument, NotFound
+
+from .distance import DistanceMeasure, FeatureNorm, Floats, choice
+from .engines import QueryParameters, Rows, select
+from .manifest import EngineEntry, Manifest, check_files, list_files, read_manifest, write_manifest
+from .result import Datapoint, SearchResult
+from .shard import Shard
+from .tuning import OperatingPoint, Progress, Recall, choose, recall_of, tune
+from .vectors import as_queries, as_vectors, unit_norm
+
+MAX_NEIGHBORS = 10_000
+_SHARD = "shard-00000"
+
+
+class Index:
+    """Immutable; safe to search from many threads at once. Made by `build` or `open`."""
+
+    def __init__(self, shard: Shard, manifest: Manifest) -> None:
+        self._shard = shard
+        self.manifest = manifest
+        self._scaled = _is_scaled(manifest.distance_measure, manifest.feature_norm)
+
+    @classmethod
+    def build(
+        cls,
+        vectors: Any,
+        ids: Iterable[str] | None = None,
+        *,
+        crowding_tags: Iterable[str | None] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        distance_measure: str = DistanceMeasure.DOT_PRODUCT_DISTANCE,
+        feature_norm: str = FeatureNorm.NONE,
+        engine: Any = "auto",
+        target_recall: float = 0.95,
+        tuning_queries: Any = None,
+        seed: int = 0,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Build an index, and measure how hard it must look for which recall.
+
+        Args:
+            vectors: [n, dimension], any numeric NumPy type; 1 to 4,096 dimensions. An array that is
+                float32 and C-contiguous already may be kept without a copy: do not change it after.
+            ids: A unique string of at most 1 KiB for each; None numbers them "0", "1", …
+            crowding_tags: A string, or None, for each; see `search`.
+            metadata: A mapping that JSON can hold, or None, for each.
+            distance_measure: A `DistanceMeasure`.
+            feature_norm: A `FeatureNorm`; UNIT_L2_NORM scales vectors and queries to length 1.
+            engine: "auto", "exact", "scann", or build parameters such as `ScannParameters(leaves=500)`.
+            target_recall: Recall at k = 10 that a search reaches when it says nothing else, over 0 to 1.
+            tuning_queries: [q, dimension]; real queries to measure with. Without them a sample of the
+                vectors asks, which flatters where queries come from elsewhere.
+            seed: Of the samples drawn here; ScaNN's training takes none.
+            threads: For training; None for one a core.
+            progress: Called with (stage, done, total); stages are "build" and "tune".
+
+        Raises:
+            InvalidArgument: Anything wrong with the above; the message names the row and what would do.
+        """
+        measure = choice(DistanceMeasure, distance_measure, field="distance_measure")
+        norm = choice(FeatureNorm, feature_norm, field="feature_norm")
+        _check_recall(target_recall)
+        matrix = as_vectors(vectors)
+        count, dimension = matrix.shape
+        questions = None
+        if tuning_queries is not None:
+            questions = as_queries(tuning_queries, dimension, field="tuning_queries")
+            if len(questions) == 0:
+                raise InvalidArgument("tuning_queries is empty", field="tuning_queries")
+        scaled, seen_measure = _is_scaled(measure, norm), _seen_by_engines(measure)
+        kind, parameters, reason = select(engine, count, dimension, seen_measure)
+        report = progress or _silent
+        report("build", 0, 1)
+        began = perf_counter()
+        shard = Shard.build(
+            matrix,
+            ids=ids,
+            crowding_tags=crowding_tags,
+            metadata=metadata,
+            scaled=scaled,
+            measure=seen_measure,
+            engine=kind,
+            parameters=parameters,
+            threads=threads or len(os.sched_getaffinity(0)),
+        )
+        built = perf_counter()
+        report("build", 1, 1)
+        if questions is not None and scaled:
+            questions, _ = unit_norm(questions)
+        tuning = tune(
+            shard.engine,
+            shard.exact,
+            shard.vectors,
+            questions,
+            higher_is_closer=seen_measure.higher_is_closer,
+            target_recall=target_recall,
+            seed=seed,
+            progress=report,
+        )
+        manifest = Manifest(
+            count=count,
+            dimension=dimension,
+            distance_measure=measure,
+            feature_norm=norm,
+            engine=EngineEntry(kind.name, asdict(parameters), reason),
+            tuning=tuning,
+            seconds={"build": round(built - began, 3), "tune": round(perf_counter() - built, 3)},
+        )
+        return cls(shard, manifest)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], *, verify: bool = True) -> Self:
+        """Map an index that `save` wrote.
+
+        Args:
+            folder: Where.
+            verify: Compare every file's checksum; False compares sizes alone.
+
+        Raises:
+            NotFound: There is no such folder.
+            DataLoss: A file is missing, cut short or changed; the message names it.
+            FailedPrecondition: A newer program wrote it.
+        """
+        path = Path(folder)
+        manifest = read_manifest(path)
+        check_files(manifest, path, checksums=verify)
+        shard = Shard.open(
+            path / _SHARD,
+            manifest.engine,
+            _seen_by_engines(manifest.distance_measure),
+            scaled=_is_scaled(manifest.distance_measure, manifest.feature_norm),
+        )
+        return cls(shard, manifest)
+
+    def save(self, folder: str | os.PathLike[str], **manifest: Any) -> None:
+        """Write the index into a new or empty folder; fields of its manifest can be given.
+
+        `Store.publish` does this so that a crash leaves the old version or the new.
+
+        Raises:
+            InvalidArgument: The folder is not empty.
+            OSError: It cannot be written.
+        """
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise InvalidArgument(f"{path} is not empty", field="folder")
+        (path / _SHARD).mkdir()
+        self._shard.save(path / _SHARD)
+        self.manifest = msgspec.structs.replace(self.manifest, **manifest, files=list_files(path))
+        write_manifest(self.manifest, path)
+
+    def __len__(self) -> int:
+        return len(self._shard)
+
+    def __repr__(self) -> str:
+        entry = self.manifest
+        return f"<Index: {len(self)} × {entry.dimension}, {entry.distance_measure}, {entry.engine.name}>"
+
+    @property
+    def dimension(self) -> int:
+        """Of every vector."""
+        return self.manifest.dimension
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        target_recall: float | None = None,
+        fraction_leaf_nodes_to_search: float | None = None,
+        approximate_neighbor_count: int | None = None,
+        crowding: int | None = None,
+    ) -> SearchResult:
+        """The k nearest datapoints of each query.
+
+        Args:
+            queries: [q, dimension], or one query, [dimension].
+            k: 1 to 10,000; where the index holds fewer, all are returned.
+            target_recall: Picks the cheapest operating point measured to reach it; 1 searches exactly.
+                None stands for the recall the index was built for.
+            fraction_leaf_nodes_to_search: Over 0 to 1; how many of the leaves to visit instead.
+            approximate_neighbor_count: How many candidates to score again in full instead, at least k.
+            crowding: At most so many neighbors of one crowding tag: as if all datapoints were ranked,
+                the first `crowding` of each tag kept (untagged ones always), and the first k taken.
+
+        Raises:
+            InvalidArgument: Any of these is out of range, or a query is not finite.
+        """
+        matrix = as_queries(queries, self.dimension)
+        _check_whole("k", k, 1, MAX_NEIGHBORS)
+        if crowding is not None:
+            _check_whole("crowding", crowding, 1, MAX_NEIGHBORS)
+        parameters = self._plan(k, target_recall, fraction_leaf_nodes_to_search, approximate_neighbor_count)
+        if self._scaled:
+            matrix, _ = unit_norm(matrix)
+        rows, distances = self._shard.search(matrix, k, parameters, crowding)
+        if self.manifest.distance_measure is DistanceMeasure.COSINE_DISTANCE:
+            distances = np.clip(np.float32(1) - distances, 0, 2)
+        return SearchResult(
+            rows,
+            distances,
+            self.manifest.distance_measure,
+            self._shard.ids.of,
+            self._shard.attributes.metadata,
+        )
+
+    def search_ids(self, ids: Sequence[str], k: int = 10, **options: Any) -> SearchResult:
+        """The k nearest of stored datapoints, each itself among them; options as in `search`.
+
+        Raises:
+            NotFound: Ids that the index does not hold.
+        """
+        return self.search(self._vectors(self._rows(ids)), k, **options)
+
+    def read(self, ids: Sequence[str]) -> list[Datapoint]:
+        """The stored datapoints with these ids, in their order.
+
+        Raises:
+            NotFound: Ids that the index does not hold.
+        """
+        rows = self._rows(ids)
+        attributes = self._shard.attributes
+        return [
+            Datapoint(name, vector, attributes.crowding_tag(row), attributes.metadata(row))
+            for name, vector, row in zip(ids, self._vectors(rows), rows.tolist(), strict=True)
+        ]
+
+    def sample_ids(self, count: int, seed: int = 0) -> list[str]:
+        """The ids of up to `count` datapoints drawn at random."""
+        rows = np.random.default_rng(seed).permutation(len(self))[:count]
+        ids: list[str] = self._shard.ids.of(rows).tolist()
+        return ids
+
+    def sample_recall(self, k: int = 10, *, sample: int = 200, seed: int = 0) -> Recall:
+        """Recall of the default operating point now, asked by a sample of the datapoints themselves."""
+        k = min(k, len(self))
+        ids = self.sample_ids(sample, seed)
+        found = self.search_ids(ids, k)
+        truth = self.search_ids(ids, k, target_recall=1.0)
+        sign = 1 if self.manifest.distance_measure.higher_is_closer else -1
+        worst = sign * truth.distances[:, -1:]
+        hits = np.count_nonzero(sign * found.distances >= worst - 1e-5 * np.abs(worst) - 1e-6, axis=1)
+        return recall_of(hits, k)
+
+    def _rows(self, ids: Sequence[str]) -> Rows:
+        if isinstance(ids, str):
+            raise InvalidArgument(f"ids is the string {ids!r}; it must be a list of strings", field="ids")
+        rows = self._shard.ids.rows_of(ids)
+        missing = [repr(ids[i]) for i in np.flatnonzero(rows < 0).tolist()]
+        if missing:
+            named = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+            raise NotFound(f"no datapoint has the id {named}", field="ids")
+        return rows
+
+    def _vectors(self, rows: Rows) -> Floats:
+        vectors = self._shard.vectors[rows]
+        norms = self._shard.norms
+        return vectors if norms is None else vectors * norms[rows, np.newaxis]
+
+    def _plan(
+        self, k: int, target_recall: float | None, fraction: float | None, count: int | None
+    ) -> QueryParameters | None:
+        """Query parameters; None for exact search."""
+        leaves = self._shard.engine.leaves
+        tuning = self.manifest.tuning
+        if target_recall is not None:
+            _check_recall(target_recall)
+            if fraction is not None or count is not None:
+                raise InvalidArgument(
+                    "target_recall chooses the parameters: give it, or "
+                    "fraction_leaf_nodes_to_search and approximate_neighbor_count",
+                    field="target_recall",
+                )
+        if fraction is not None and not (_is_number(fraction) and 0 < fraction <= 1):
+            raise InvalidArgument(
+                f"fraction_leaf_nodes_to_search is {fraction!r}; it must be over 0, up to 1",
+                field="fraction_leaf_nodes_to_search",
+            )
+        if count is not None:
+            _check_whole("approximate_neighbor_count", count, k, 1_000_000)
+        if not leaves:
+            return None
+        wanted = tuning.target_recall if target_recall is None else target_recall
+        point = choose(tuning.points, k, wanted)
+        if fraction is None and count is None:
+            return _parameters(point)
+        return QueryParameters(
+            leaves=ceil(fraction * leaves) if fraction is not None else point.leaves or leaves,
+            candidates=count if count is not None else max(point.candidates, k),
+        )
+
+
+def _parameters(point: OperatingPoint) -> QueryParameters | None:
+    return QueryParameters(point.leaves, point.candidates) if point.leaves else None
+
+
+def _seen_by_engines(measure: DistanceMeasure) -> DistanceMeasure:
+    """Engines see cosine as the dot product of unit vectors."""
+    if measure is DistanceMeasure.COSINE_DISTANCE:
+        return DistanceMeasure.DOT_PRODUCT_DISTANCE
+    return measure
+
+
+def _is_scaled(measure: DistanceMeasure, norm: FeatureNorm) -> bool:
+    return measure is DistanceMeasure.COSINE_DISTANCE or norm is FeatureNorm.UNIT_L2_NORM
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and isfinite(value)
+
+
+def _check_recall(value: Any) -> None:
+    if not _is_number(value) or not 0 < value <= 1:
+        raise InvalidArgument(
+            f"target_recall is {value!r}; it must be over 0, up to 1", field="target_recall"
+        )
+
+
+def _check_whole(field: str, value: Any, low: int, high: int) -> None:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not low <= value <= high:
+        raise InvalidArgument(
+            f"{field} is {value!r}; it must be a whole number from {low} to {high}", field=field
+        )
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    del stage, done, total

@@ -1,0 +1,133 @@
+"""manifest.json: what a version is, how it was built and measured, and the checksum of every file in it.
+
+`_SUCCESS`, written last, holds the manifest's own checksum; a folder without it is no version.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from earshot.errors import DataLoss, FailedPrecondition, NotFound
+
+from .distance import DistanceMeasure, FeatureNorm
+from .files import checksum
+from .tuning import Tuning
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+SUCCESS = "_SUCCESS"
+
+
+def now() -> str:
+    """The time in UTC as RFC 3339, whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """One file of a version; `xxh3_128` in hex."""
+
+    bytes: int
+    xxh3_128: str
+
+
+class EngineEntry(msgspec.Struct, frozen=True):
+    """Which engine was built, with which build parameters, and why that one."""
+
+    name: str
+    parameters: dict[str, Any]
+    reason: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """See DESIGN, "On disk". `config`, `model` and `source` belong to whoever publishes."""
+
+    format: int = FORMAT
+    index: str = ""
+    version: str = ""
+    created: str = msgspec.field(default_factory=now)
+    count: int
+    dimension: int
+    distance_measure: DistanceMeasure
+    feature_norm: FeatureNorm
+    engine: EngineEntry
+    tuning: Tuning
+    seconds: dict[str, float] = {}
+    config: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    source: dict[str, Any] = {}
+    sequence_number: int = 0
+    files: dict[str, FileEntry] = {}
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files but the manifest."""
+        return sum(entry.bytes for entry in self.files.values())
+
+
+def list_files(folder: Path) -> dict[str, FileEntry]:
+    """Size and checksum of every file below `folder`, by its relative path."""
+    return {
+        str(path.relative_to(folder)): FileEntry(path.stat().st_size, checksum(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write `manifest.json`, then `_SUCCESS`."""
+    path = folder / MANIFEST
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    (folder / SUCCESS).write_text(checksum(path) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a complete version.
+
+    Raises:
+        NotFound: There is no such folder.
+        DataLoss: `_SUCCESS` or the manifest is missing or damaged.
+        FailedPrecondition: It was written by a newer program.
+    """
+    if not folder.is_dir():
+        raise NotFound(f"{folder} does not exist")
+    path = folder / MANIFEST
+    try:
+        expected = (folder / SUCCESS).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        raise DataLoss(f"{folder / SUCCESS} is missing: the version was never finished") from None
+    if checksum(path) != expected:
+        raise DataLoss(f"{path} was changed or damaged: its checksum is not the one in {SUCCESS}")
+    try:
+        encoded = path.read_bytes()
+        written_as = msgspec.json.decode(encoded, type=_Format).format
+        if written_as > FORMAT:
+            raise FailedPrecondition(f"{path} has format {written_as}; this program reads up to {FORMAT}")
+        return msgspec.json.decode(encoded, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise DataLoss(f"{path} is not a manifest: {error}") from error
+
+
+def check_files(manifest: Manifest, folder: Path, *, checksums: bool) -> None:
+    """Compare the files on disk with the manifest: sizes always, bytes where `checksums`.
+
+    Raises:
+        DataLoss: A file is missing, cut short, grown or changed; the message names it.
+    """
+    for name, entry in manifest.files.items():
+        path = folder / name
+        try:
+            size = path.stat().st_size
+        except OSError:
+            raise DataLoss(f"{path} is missing") from None
+        if size != entry.bytes:
+            raise DataLoss(f"{path} has {size} bytes; the manifest says {entry.bytes}")
+        if checksums and checksum(path) != entry.xxh3_128:
+            raise DataLoss(f"{path} was changed or damaged: its checksum differs from the manifest's")
+
+
+class _Format(msgspec.Struct):
+    format: int

@@ -1,0 +1,162 @@
+"""One shard: vectors, engine, ids and attributes of a set of datapoints, row by row in the same order.
+
+Rows and distances leave here complete: where the engine comes up short, the net widens, to exact at last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+
+from earshot.errors import DataLoss
+
+from .attributes import Attributes
+from .crowding import crowded_search, reachable
+from .distance import DistanceMeasure, Floats
+from .engines import ENGINES, Engine, ExactEngine, QueryParameters, Rows
+from .ids import Ids
+from .manifest import EngineEntry
+from .vectors import unit_norm
+
+_VECTORS = "vectors.npy"
+_NORMS = "norms.npy"
+_ENGINE = "engine"
+_WIDENING = 4
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Datapoints by row.
+
+    Attributes:
+        vectors: As they are compared, float32 [n, dimension].
+        norms: The lengths they had where they were scaled to 1, float32 [n], else None.
+        engine: Searches them.
+        exact: Searches them too, and always finds.
+        ids: Row → id and back.
+        attributes: Crowding tags and metadata.
+    """
+
+    vectors: Floats
+    norms: Floats | None
+    engine: Engine
+    exact: ExactEngine
+    ids: Ids
+    attributes: Attributes
+
+    def __post_init__(self) -> None:
+        # A method cannot be cached by crowding limit without keeping every shard alive.
+        reach = lru_cache(maxsize=64)(lambda limit: reachable(self.attributes.crowding_codes, limit))
+        object.__setattr__(self, "_reachable", reach)
+
+    @classmethod
+    def build(
+        cls,
+        vectors: Floats,
+        *,
+        ids: Iterable[str] | None,
+        crowding_tags: Iterable[str | None] | None,
+        metadata: Iterable[Mapping[str, Any] | None] | None,
+        scaled: bool,
+        measure: DistanceMeasure,
+        engine: type[Engine],
+        parameters: Any,
+        threads: int,
+    ) -> Self:
+        """Check ids and attributes first, which is cheap, then train the engine.
+
+        Args:
+            scaled: Whether vectors are scaled to unit length; `vectors` is then copied, otherwise kept.
+            measure: As the engine sees it.
+        """
+        named = Ids.build(ids, len(vectors))
+        attributes = Attributes.build(len(vectors), crowding_tags, metadata)
+        norms = None
+        if scaled:
+            vectors, norms = unit_norm(vectors)
+        built = engine.build(vectors, measure, parameters, threads=threads)
+        return cls(vectors, norms, built, ExactEngine(vectors, measure), named, attributes)
+
+    def save(self, folder: Path) -> None:
+        """Write the shard's files into `folder`, which exists and is empty."""
+        (folder / _ENGINE).mkdir()
+        self.engine.save(folder / _ENGINE, folder / _VECTORS)
+        if not (folder / _VECTORS).exists():
+            np.save(folder / _VECTORS, self.vectors, allow_pickle=False)
+        if self.norms is not None:
+            np.save(folder / _NORMS, self.norms, allow_pickle=False)
+        self.ids.save(folder)
+        self.attributes.save(folder)
+
+    @classmethod
+    def open(cls, folder: Path, entry: EngineEntry, measure: DistanceMeasure, *, scaled: bool) -> Self:
+        """Map the shard that `save` wrote.
+
+        Raises:
+            DataLoss: A file is missing, damaged, or does not fit the others.
+        """
+        vectors = _mapped(folder / _VECTORS, 2)
+        norms = _mapped(folder / _NORMS, 1) if scaled else None
+        kind = ENGINES.get(entry.name)
+        if kind is None:
+            raise DataLoss(f"{folder} was built with engine {entry.name!r}, which this program does not have")
+        parameters = msgspec.convert(entry.parameters, kind.parameters_type)
+        ids, attributes = Ids.open(folder), Attributes.open(folder)
+        for name, count in (("ids", len(ids)), ("attributes", len(attributes))):
+            if count != len(vectors):
+                raise DataLoss(f"{folder} holds {len(vectors)} vectors but {count} {name}")
+        engine = kind.load(folder / _ENGINE, folder / _VECTORS, vectors, measure, parameters)
+        return cls(vectors, norms, engine, ExactEngine(vectors, measure), ids, attributes)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def search(
+        self, queries: Floats, k: int, parameters: QueryParameters | None, crowding: int | None
+    ) -> tuple[Rows, Floats]:
+        """The k nearest rows of each query, or all there are; None for parameters searches exactly.
+
+        Returns:
+            rows int64 [q, w] and distances float32 [q, w], where w is k or, with fewer datapoints to
+            answer with, their number; every place is filled.
+        """
+        if crowding is None:
+            return self._search(queries, min(k, len(self)), parameters)
+
+        def near(queries: Floats, net: int, widening: int) -> tuple[Rows, Floats]:
+            wider = parameters and QueryParameters(
+                parameters.leaves * widening, parameters.candidates * widening
+            )
+            # Most of the rows are wanted: a partition saves nothing, and the last word must be exact.
+            return self._search(queries, net, None if 4 * net > len(self) else wider)
+
+        width = min(k, self._reachable(crowding))  # type: ignore[attr-defined]
+        return crowded_search(near, queries, width, self.attributes.crowding_codes, crowding)
+
+    def _search(self, queries: Floats, k: int, parameters: QueryParameters | None) -> tuple[Rows, Floats]:
+        if parameters is None or not self.engine.leaves:
+            return self.exact.search(queries, k)
+        rows, distances = self.engine.search(queries, k, parameters)
+        short = np.flatnonzero(rows[:, -1] < 0)
+        if len(short):
+            wider = QueryParameters(parameters.leaves * _WIDENING, parameters.candidates)
+            all_visited = parameters.leaves >= self.engine.leaves
+            again = self._search(np.ascontiguousarray(queries[short]), k, None if all_visited else wider)
+            rows[short], distances[short] = again
+        return rows, distances
+
+
+def _mapped(path: Path, dimensions: int) -> Floats:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataLoss(f"{path} cannot be read: {error}") from error
+    if array.dtype != np.float32 or array.ndim != dimensions:
+        raise DataLoss(f"{path} holds {array.dtype} of shape {array.shape}; the index needs float32")
+    return np.asarray(array)

@@ -1,0 +1,245 @@
+"""Operating points: how hard to look for how much recall, measured on held-out queries against exact truth.
+
+A user names a target recall; the cheapest point that holds it with confidence answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from math import ceil, log2, sqrt
+from time import perf_counter
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from .distance import Floats
+from .engines import Engine, ExactEngine, QueryParameters, Rows
+
+Progress = Callable[[str, int, int], None]
+"""(stage, done, total)"""
+
+TUNED_AT = (10, 100)
+SAMPLE_SIZE = 1000
+_Z = 1.96  # two-sided 95 %
+_REPEATS = 3
+_ENOUGH = 0.9995
+_PLATEAU = 0.0005
+_CANDIDATES = (1.5, 2, 3, 4, 6, 10, 20, 40, 80)  # a neighbor
+
+
+class Recall(msgspec.Struct, frozen=True):
+    """A measured recall and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class OperatingPoint(msgspec.Struct, frozen=True):
+    """Query parameters with what they were measured to bring.
+
+    `cost` is time a query relative to exact search of the same queries; `leaves` 0 means exact.
+    """
+
+    k: int
+    leaves: int
+    candidates: int
+    recall: Recall
+    cost: float
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    """What was measured, on which queries, and the point that serves by default.
+
+    `points` are the Pareto front for each k of `TUNED_AT`, cheapest first.
+    """
+
+    tuned_on: str
+    queries: int
+    target_recall: float
+    points: list[OperatingPoint]
+    chosen: OperatingPoint
+
+
+def recall_of(hits: npt.NDArray[np.int64], k: int) -> Recall:
+    """Mean recall with a Wilson interval.
+
+    The k hits of one query depend on each other, so the interval counts not q·k trials but as many as
+    the variance between queries speaks for (Kish's design effect), between q and q·k.
+
+    Args:
+        hits: True neighbors found by each query, int64 [q].
+        k: True neighbors there are for each.
+    """
+    count = len(hits)
+    p = float(hits.sum() / (count * k))
+    between = float(np.var(hits / k)) / count
+    trials = min(max(p * (1 - p) / between, count), count * k) if between > 0 else count * k
+    centre = (p + _Z**2 / (2 * trials)) / (1 + _Z**2 / trials)
+    half = _Z / (1 + _Z**2 / trials) * sqrt(p * (1 - p) / trials + _Z**2 / (4 * trials**2))
+    return Recall(round(p, 5), round(max(0.0, centre - half), 5), round(min(1.0, centre + half), 5))
+
+
+def count_hits(
+    exact: ExactEngine, queries: Floats, rows: Rows, truth: Floats, *, higher_is_closer: bool
+) -> npt.NDArray[np.int64]:
+    """How many of each query's rows are as near as its k-th true neighbor, int64 [q].
+
+    Distance decides, not the row: of equally near neighbors any will do.
+
+    Args:
+        exact: Gives the found rows the same distances that the truth has, to the last bit.
+        queries: float32 [q, dimension].
+        rows: Found, [q, k]; −1 counts as a miss.
+        truth: Exact distances, best first, [q, k].
+    """
+    hits = np.zeros(len(rows), np.int64)
+    for i, (query, found) in enumerate(zip(queries, rows, strict=True)):
+        distances = exact.distances(query, found[found >= 0])
+        near = distances >= truth[i, -1] if higher_is_closer else distances <= truth[i, -1]
+        hits[i] = near.sum()
+    return hits
+
+
+def tune(
+    engine: Engine,
+    exact: ExactEngine,
+    vectors: Floats,
+    queries: Floats | None,
+    *,
+    higher_is_closer: bool,
+    target_recall: float,
+    seed: int,
+    progress: Progress,
+) -> Tuning:
+    """Measure a grid of leaves × candidates and keep what is worth choosing from.
+
+    Without `queries` a sample of the base vectors asks, each leaving itself out of its truth and its
+    answer; queries from another distribution may fare worse, and `tuned_on` says which it was.
+    """
+    asked, own = _questions(vectors, queries, seed)
+    source = "sample of base vectors" if queries is None else "given queries"
+    points: list[OperatingPoint] = []
+    tuned_at = [k for k in TUNED_AT if k < len(vectors)] or [len(vectors)]
+    for stage, k in enumerate(tuned_at):
+        progress("tune", stage, len(tuned_at))
+        few = max(1, min(len(asked), SAMPLE_SIZE * TUNED_AT[0] // k))
+        trial = _Trial(engine, exact, asked[:few], None if own is None else own[:few], k, higher_is_closer)
+        points += trial.front(len(vectors))
+    progress("tune", len(tuned_at), len(tuned_at))
+    chosen = choose(points, tuned_at[0], target_recall)
+    return Tuning(f"{source} ({len(asked)})", len(asked), target_recall, points, chosen)
+
+
+def choose(points: list[OperatingPoint], k: int, target_recall: float) -> OperatingPoint:
+    """The cheapest point whose interval lies above the target; where none does, exact search.
+
+    A point for k or, failing that, for the next larger k measured answers; above the largest, its leaves
+    and candidates grow with k.
+    """
+    measured_at = min((point.k for point in points if point.k >= k), default=max(point.k for point in points))
+    holding = (point for point in points if point.k == measured_at and point.recall.low >= target_recall)
+    point = min(holding, key=lambda point: point.cost)
+    if measured_at >= k or not point.leaves:
+        return point
+    growth = k / measured_at
+    return msgspec.structs.replace(
+        point, k=k, leaves=ceil(point.leaves * growth), candidates=ceil(point.candidates * growth)
+    )
+
+
+def _questions(vectors: Floats, queries: Floats | None, seed: int) -> tuple[Floats, Rows | None]:
+    generator = np.random.default_rng(seed)
+    if queries is not None:
+        if len(queries) > SAMPLE_SIZE:
+            queries = queries[np.sort(generator.choice(len(queries), SAMPLE_SIZE, replace=False))]
+        return queries, None
+    sample = min(SAMPLE_SIZE, len(vectors))
+    own = np.sort(generator.choice(len(vectors), sample, replace=False))
+    return np.ascontiguousarray(vectors[own]), own
+
+
+class _Trial:
+    """The truth for one sample of queries at one k, against which query parameters are tried."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        exact: ExactEngine,
+        queries: Floats,
+        own: Rows | None,
+        k: int,
+        higher_is_closer: bool,
+    ) -> None:
+        self._engine, self._exact, self._queries, self._own, self._k = engine, exact, queries, own, k
+        self._higher_is_closer = higher_is_closer
+        self._asked_for = k if own is None else k + 1
+        exact.search(queries[:1], 1)  # what it computes once is not the price of a query
+        began = perf_counter()
+        rows, distances = exact.search(queries, self._asked_for)
+        self._exact_seconds = perf_counter() - began
+        self._truth = distances[self._others(rows)].reshape(-1, k)
+
+    def front(self, count: int) -> list[OperatingPoint]:
+        """The Pareto front of the grid, exact search included."""
+        points = [OperatingPoint(self._k, 0, 0, Recall(1.0, 1.0, 1.0), 1.0)]
+        if self._engine.leaves:
+            for candidates in sorted({min(count, ceil(self._k * factor)) for factor in _CANDIDATES}):
+                points += self._try_leaves(
+                    candidates, min(point.cost for point in points if _is_enough(point))
+                )
+        # One timing sorted the grid; what is left of it is timed with care.
+        return _pareto([self._measure(point.leaves, point.candidates, _REPEATS) for point in _pareto(points)])
+
+    def _try_leaves(self, candidates: int, dearest: float) -> Iterator[OperatingPoint]:
+        """More and more leaves, until they cost more than `dearest` or bring nothing more."""
+        before = 0.0
+        for leaves in _steps(self._engine.leaves):
+            point = self._measure(leaves, candidates, 1)
+            yield point
+            if point.cost > dearest or _is_enough(point) or point.recall.value < before + _PLATEAU:
+                return
+            before = point.recall.value
+
+    def _measure(self, leaves: int, candidates: int, repeats: int) -> OperatingPoint:
+        if not leaves:
+            return OperatingPoint(self._k, 0, 0, Recall(1.0, 1.0, 1.0), 1.0)
+        parameters = QueryParameters(leaves, candidates)
+        seconds = np.inf
+        for _ in range(repeats):
+            began = perf_counter()
+            rows, _ = self._engine.search(self._queries, self._asked_for, parameters)
+            seconds = min(seconds, perf_counter() - began)
+        rows = rows[self._others(rows)].reshape(-1, self._k)
+        hits = count_hits(
+            self._exact, self._queries, rows, self._truth, higher_is_closer=self._higher_is_closer
+        )
+        cost = round(seconds / self._exact_seconds, 6)
+        return OperatingPoint(self._k, leaves, candidates, recall_of(hits, self._k), cost)
+
+    def _others(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """A mask that leaves k a query: all but its own row, or all but the last where that is absent."""
+        if self._own is None:
+            return np.ones(rows.shape, bool)
+        mine: npt.NDArray[np.bool_] = rows == self._own[:, np.newaxis]
+        mine[~mine.any(axis=1), -1] = True
+        return ~mine
+
+
+def _is_enough(point: OperatingPoint) -> bool:
+    return point.recall.value >= _ENOUGH
+
+
+def _steps(leaves: int) -> list[int]:
+    """1 to all leaves, about √2 apart."""
+    return sorted({min(leaves, round(2 ** (half / 2))) for half in range(2 * ceil(log2(leaves)) + 1)})
+
+
+def _pareto(points: Iterable[OperatingPoint]) -> list[OperatingPoint]:
+    """Cheapest first, each with a higher recall to rely on than the one before."""
+    front: list[OperatingPoint] = []
+    for point in sorted(points, key=lambda point: (point.cost, -point.recall.low)):
+        if not front or point.recall.low > front[-1].recall.low:
+            front.append(point)
+    return front
