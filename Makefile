@@ -45,7 +45,7 @@ demo: install  ## sample podcasts in, neighbours out; ONCE=1 stops after the exa
 lint: .venv/dev.stamp install  ## ruff, mypy strict, the layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p earshot
+	$(BIN)/mypy $(addprefix -p earshot.,errors index embedding jobs client server cli)
 	$(BIN)/mypy tests benchmarks
 	$(BIN)/lint-imports
 

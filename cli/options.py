@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, and the client that two of them choose."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["CacheDir", "DataDir", "IndexName", "Json"]
+from earshot.client import Client
+from earshot.server import load_settings, local_client
+
+__all__ = ["CacheDir", "DataDir", "IndexName", "Json", "Server", "client_of"]
 
 IndexName = Annotated[
     str, typer.Argument(metavar="INDEX", help="Name of the index, such as podcasts.", show_default=False)
@@ -26,3 +29,15 @@ CacheDir = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        help="Ask this server (127.0.0.1:8081 for gRPC, http://127.0.0.1:8080) and not the data folder.",
+        show_default=False,
+    ),
+]
+
+
+def client_of(server: str | None, data_dir: Path | None, cache_dir: Path | None = None) -> Client:
+    """A client of a server where one is named, else of the data folder."""
+    return Client(server) if server else local_client(load_settings(data_dir=data_dir, cache_dir=cache_dir))

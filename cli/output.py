@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-from rich.console import Console
+import numpy as np
+from rich.console import Console, Group
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from earshot.client import SearchResults
 from earshot.errors import EarshotError, InvalidArgument, NotFound
 
 __all__ = [
@@ -36,13 +39,13 @@ def exit_code(error: EarshotError) -> int:
 
 def print_error(error: EarshotError) -> None:
     """One line on standard error."""
-    _stderr.print(f"[bold red]error:[/] {_escape(error.message)}", highlight=False, soft_wrap=True)
+    _stderr.print(f"[bold red]error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     """`value` as indented JSON on standard output."""
     console.print(
-        msgspec.json.format(msgspec.json.encode(value), indent=2).decode(),
+        msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode(),
         soft_wrap=True,
         markup=False,
         highlight=False,
@@ -56,32 +59,34 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Tab
         numeric = bool(rows) and all(isinstance(row[position], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
     for row in rows:
-        table.add_row(*(_escape(_shown(value)) for value in row))
+        table.add_row(*(escape(_shown(value)) for value in row))
     return table
 
 
-def results_table(hits: Sequence[tuple[float, dict[str, Any]]]) -> Table:
-    """Search results: score and metadata as title, show, date and snippet, and when it is spoken."""
+def results_table(found: SearchResults) -> Group:
+    """Search results as title, show, date, score and snippet, and what the query took."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 1, 0))
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("episode", ratio=2)
     table.add_column("date", no_wrap=True)
     table.add_column("snippet", ratio=4)
-    for score, metadata in hits:
-        title = _escape(str(metadata.get("title") or ""))
-        show = _escape(str(metadata.get("show") or ""))
+    for hit in found:
+        metadata = hit.metadata
         snippet = " ".join(str(metadata.get("snippet") or "").split())
         if len(snippet) > SNIPPET_CHARACTERS:
             snippet = snippet[:SNIPPET_CHARACTERS].rsplit(" ", 1)[0] + " …"
         start = metadata.get("start_s")
-        when = f"[cyan]at {_clock(start)}[/] " if start is not None else ""
+        spoken = "" if start is None else f"[cyan]at {_clock(start)}[/] "
+        title = str(metadata.get("title") or hit.id)
         table.add_row(
-            f"{score:.3f}",
-            f"[bold]{title}[/]\n[dim]{show}[/]",
+            f"{hit.score:.3f}",
+            f"[bold]{escape(title)}[/]\n[dim]{escape(str(metadata.get('show') or ''))}[/]",
             str(metadata.get("date") or ""),
-            when + _escape(snippet),
+            spoken + escape(snippet),
         )
-    return table
+    embedding = f"embedding {1000 * found.embed_seconds:.1f} ms, " if found.embed_seconds is not None else ""
+    took = f"{embedding}search {1000 * found.search_seconds:.1f} ms, {found.index_version}"
+    return Group(table if len(found) else "no results", f"[dim]{took}[/]")
 
 
 @contextlib.contextmanager
@@ -105,6 +110,12 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
         yield advance
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise NotImplementedError(f"{type(value).__name__} has no JSON form")
+
+
 def _clock(seconds: float) -> str:
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
@@ -115,7 +126,3 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else ""
     return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

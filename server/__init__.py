@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from .local import LocalTransport, local_client
 from .run import Addresses, running, serve
 from .service import Service
 from .settings import Settings, load_settings
 
-__all__ = ["Addresses", "Service", "Settings", "load_settings", "running", "serve"]
+__all__ = [
+    "Addresses",
+    "LocalTransport",
+    "Service",
+    "Settings",
+    "load_settings",
+    "local_client",
+    "running",
+    "serve",
+]

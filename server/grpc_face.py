@@ -26,7 +26,7 @@ STATUS_OF_CODE = {status.value[0]: status for status in grpc.StatusCode}
 
 class _Handlers(grpc.GenericRpcHandler):
     def __init__(self, service: Service, executor: Executor) -> None:
-        self._handlers = {
+        self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             path: grpc.unary_unary_rpc_method_handler(_handler(service, method, executor))
             for path, method in METHODS.items()
         }

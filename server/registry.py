@@ -15,6 +15,8 @@ from earshot.index import Index, Store
 
 __all__ = ["Registry", "ServedIndex"]
 
+WARM_UP_QUERIES = 64
+
 log = logging.getLogger(__name__)
 
 
@@ -97,9 +99,9 @@ class Registry:
     def _refresh_one(self, name: str) -> None:
         version = ""
         try:
-            version = self.store.current(name) or ""
+            version = self.store.current(name)
             served = self._served.get(name)
-            if not version or (served is not None and served.version == version):
+            if served is not None and served.version == version:
                 self._problems.pop(name, None)
                 return
             if self._failed_version.get(name) == version:
@@ -133,5 +135,4 @@ class Registry:
 
 def _warm_up(index: Index) -> None:
     """Queries before the swap, so that the first real one finds pages and tables in memory."""
-    sample = index.vectors[: min(len(index), 32)]
-    index.search(sample, k=min(10, len(index)))
+    index.search_ids(index.sample_ids(WARM_UP_QUERIES), min(10, len(index)))

@@ -90,12 +90,12 @@ class Service:
             versions=[
                 messages.IndexVersion(
                     name=version_name(name, row.version),
-                    current=row.current,
+                    current=row.is_current,
                     datapoint_count=row.count,
-                    measured_recall=row.recall,
-                    size_bytes=row.size_bytes,
+                    measured_recall=row.recall.value if row.recall else 0.0,
+                    size_bytes=row.bytes,
                     create_time=row.created,
-                    complete=row.complete,
+                    complete=row.problem is None,
                 )
                 for row in rows[:size]
             ],
@@ -115,7 +115,7 @@ class Service:
                     datapoint_id=found.id,
                     feature_vector=found.vector.tolist(),
                     crowding_tag=found.crowding_tag,
-                    embedding_metadata=found.metadata,
+                    embedding_metadata=found.metadata or {},
                 )
                 for found in index.read(request.ids)
             ]
@@ -169,7 +169,7 @@ def _neighbor_count(given: int | None) -> int:
 
 def _crowding(given: int | None, index: Index) -> int | None:
     if given is None:
-        return index.manifest.config.per_crowding_attribute_neighbor_count
+        return index.manifest.config.get("per_crowding_attribute_neighbor_count")
     if given < 0:
         raise InvalidArgument(
             f"per_crowding_attribute_neighbor_count is {given}; it must be 0 (no limit) or more",
@@ -198,20 +198,21 @@ def _vector(vector: messages.Vector) -> NDArray[np.float32]:
 
 
 def _neighbors(index: Index, found: SearchResult, full: bool) -> list[messages.Neighbor]:
-    ids = found.ids[0]
-    stored = index.read(ids, with_vectors=full)
+    count = int(found.counts[0])
+    ids = found.ids[0][:count]
+    vectors = [stored.vector.tolist() for stored in index.read(ids)] if full else [None] * count
     return [
         messages.Neighbor(
             datapoint=messages.Datapoint(
-                datapoint_id=datapoint.id,
-                feature_vector=datapoint.vector.tolist() if full else None,
-                crowding_tag=datapoint.crowding_tag,
-                embedding_metadata=datapoint.metadata,
+                datapoint_id=ids[rank],
+                feature_vector=vectors[rank],
+                crowding_tag=found.crowding_tags[0][rank],
+                embedding_metadata=found.metadata[0][rank] or {},
             ),
-            distance=float(distance),
-            score=float(score),
+            distance=float(found.distances[0, rank]),
+            score=float(found.scores[0, rank]),
         )
-        for datapoint, distance, score in zip(stored, found.distances[0], found.scores[0], strict=False)
+        for rank in range(count)
     ]
 
 
@@ -220,13 +221,13 @@ def _describe(served: ServedIndex) -> messages.Index:
     return messages.Index(
         name=index_name(served.name),
         current_version=version_name(served.name, served.version),
-        dimensions=manifest.config.dimensions,
-        distance_measure=manifest.config.distance_measure,
-        datapoint_count=len(served.index),
+        dimensions=manifest.dimension,
+        distance_measure=manifest.distance_measure,
+        datapoint_count=manifest.count,
         model=manifest.model.get("name", ""),
-        engine=manifest.engine,
-        target_recall=manifest.config.target_recall,
-        measured_recall=manifest.recall.value,
+        engine=manifest.engine.name,
+        target_recall=manifest.tuning.target_recall,
+        measured_recall=manifest.tuning.chosen.recall.value,
         update_time=manifest.created,
     )
 

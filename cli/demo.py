@@ -1,0 +1,88 @@
+"""`earshot demo`: sample podcasts in, neighbours out, and a server to play with."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from earshot.client import Client
+from earshot.errors import NotFound
+from earshot.jobs import RebuildRequest
+from earshot.jobs import rebuild as run_job
+from earshot.server import Addresses, Settings, load_settings, running
+
+from .options import CacheDir, DataDir
+from .output import console, progress_bars, results_table
+from .rebuild import print_report
+
+__all__ = ["demo"]
+
+EXAMPLES = (
+    "why does my sourdough collapse",
+    "how does bitcoin mining affect the power grid",
+    "my voice shakes when I speak in public",
+)
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Stop after the example searches.")] = False,
+    feed: Annotated[
+        str | None, typer.Option(help="A feed of your own, file or address, in place of the samples.")
+    ] = None,
+    data_dir: DataDir = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Build an index from sample podcasts, search it over gRPC, and serve it until Ctrl-C.
+
+    The samples become the index `podcasts`, a feed of your own the index `my-podcasts`. The second
+    time nothing is done again that has not changed.
+    """
+    settings = load_settings(data_dir=data_dir, cache_dir=cache_dir)
+    index = "my-podcasts" if feed else "podcasts"
+    request = RebuildRequest(index=index, sources=[feed or _sample_feeds()])
+    with progress_bars() as progress:
+        report = run_job(request, data_dir=settings.data_dir, cache_dir=settings.cache_dir, progress=progress)
+    print_report(report)
+    asyncio.run(_serve(settings, index, once=once))
+
+
+async def _serve(settings: Settings, index: str, *, once: bool) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with running(settings) as addresses:
+        await asyncio.to_thread(_show_examples, addresses, index)
+        if once:
+            return
+        console.print(
+            f"\nserving gRPC at [bold]{addresses.grpc}[/] and HTTP at [bold]{addresses.http}[/] "
+            f"(API page: {addresses.http}/docs), until Ctrl-C. Try:\n"
+            f"  .venv/bin/earshot search {index} 'whatever comes to your mind' --server {addresses.grpc}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        await stop.wait()
+
+
+def _show_examples(addresses: Addresses, index: str) -> None:
+    with Client(addresses.grpc) as client:
+        client.search(
+            index, EXAMPLES[0], k=1
+        )  # the first text loads the model; the times below are of searches
+        for text in EXAMPLES:
+            console.print(f"\n[bold cyan]{text}[/]\n")
+            console.print(results_table(client.search(index, text, k=3)))
+
+
+def _sample_feeds() -> Path:
+    folder = Path(str(resources.files("earshot.samples").joinpath("README.md"))).parent
+    if not any(folder.glob("*/feed.xml")):
+        raise NotFound(
+            f"the sample feeds are not in {folder}; name a feed of your own with --feed", field="feed"
+        )
+    return folder

@@ -1,0 +1,261 @@
+"""`rebuild`: source files in, a published and measured version out.
+
+A killed run resumes, because embeddings are kept as they come; a second run over the same sources
+does nothing, because the current version's fingerprint says that it would come out the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from earshot.embedding import Embedder, EmbeddingCache, Vectors, embed_cached, load_embedder
+from earshot.errors import DataLoss, FailedPrecondition
+from earshot.index import Index, Manifest, Recall, Store
+
+from .bad_records import BadLimit, BadRecords
+from .datapoints import Row, rows_of
+from .evaluate import Questions, evaluate, held_out_questions
+from .sources import FieldMapping, read_documents
+
+__all__ = ["STEPS", "BadLimit", "Progress", "RebuildReport", "RebuildRequest", "rebuild"]
+
+STEPS = ("read", "embed", "build", "evaluate", "publish")
+Progress = Callable[[str, int, int], None]
+
+# Part of the fingerprint: raise it when the same sources shall give another version.
+RECIPE = 1
+
+# What searches of such an index do when they say nothing else: an episode is returned once.
+CONFIG = {"per_crowding_attribute_neighbor_count": 1}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildRequest:
+    """What to build. `force` builds although nothing changed; `keep` old versions stay for rollback."""
+
+    index: str
+    sources: Sequence[str | Path]
+    transcripts: Sequence[str | Path] = ()
+    mapping: FieldMapping | None = None
+    max_bad: BadLimit = field(default_factory=lambda: BadLimit.parse("1%"))
+    target_recall: float = 0.95
+    keep: int = 3
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildReport:
+    """What came of it. `published` is false where nothing had changed; seconds are by step."""
+
+    index: str
+    version: str
+    published: bool
+    documents: int
+    datapoints: int
+    embedded: int
+    recall: float
+    recall_low: float
+    recall_high: float
+    engine: str
+    bad_records: int
+    warnings: int
+    first_bad_records: list[str]
+    seconds: dict[str, float]
+
+
+def rebuild(request: RebuildRequest, *, data_dir: Path, cache_dir: Path, progress: Progress) -> RebuildReport:
+    """Runs the job. `progress` hears (step, done, total); the steps are `STEPS`.
+
+    Raises NotFound or InvalidArgument for sources that are not there or cannot be read,
+    FailedPrecondition where too many records are bad or the recall asked for is not reached, Aborted
+    where another rebuild of this index is running. The version that serves stays as it was.
+    """
+    store = Store(data_dir)
+    seconds: dict[str, float] = {}
+    with _existing(store, request.index), store.writer_lock(request.index):
+        with _timed(seconds, "read"):
+            read = _read(request, progress)
+        embedder = load_embedder(cache_dir=cache_dir)
+        fingerprint = _fingerprint(read.rows, embedder, request)
+        current = None if request.force else _current_manifest(store, request.index)
+        if current is not None and current.source.get("fingerprint") == fingerprint:
+            return _report(request, current, read, seconds, embedded=0, published=False)
+        with _timed(seconds, "embed"), EmbeddingCache(cache_dir / "embeddings.sqlite") as cache:
+            vectors, embedded = _embed(read.rows, embedder, cache, progress)
+            questions = held_out_questions(read.titles, embedder, cache)
+        with _timed(seconds, "build"):
+            index = _build(request, read.rows, vectors, questions, progress)
+        with _timed(seconds, "evaluate"):
+            progress("evaluate", 0, 1)
+            recall = evaluate(index, questions, target_recall=request.target_recall)
+            progress("evaluate", 1, 1)
+        with _timed(seconds, "publish"):
+            progress("publish", 0, 1)
+            version = store.publish(
+                request.index,
+                index,
+                manifest_extra={
+                    "config": CONFIG,
+                    "model": {"name": embedder.model_id, "precision": "int8", "digest": embedder.digest},
+                    "source": _source(request, read, fingerprint, recall),
+                },
+            )
+            store.prune(request.index, keep=request.keep)
+            progress("publish", 1, 1)
+    return _report(
+        request, store.manifest(request.index, version), read, seconds, embedded=embedded, published=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    rows: list[Row]
+    titles: list[str]
+    documents: int
+    bad: BadRecords
+
+
+def _read(request: RebuildRequest, progress: Progress) -> _Read:
+    bad = BadRecords()
+    rows: list[Row] = []
+    titles: list[str] = []
+    for document in read_documents(
+        request.sources,
+        mapping=request.mapping,
+        transcripts=request.transcripts,
+        on_bad=bad.add,
+        progress=lambda done, total: progress("read", done, total),
+    ):
+        titles.append(document.title)
+        rows.extend(rows_of(document))
+    bad.check(request.max_bad, len(titles))
+    if not rows:
+        names = ", ".join(str(source) for source in request.sources)
+        raise FailedPrecondition(f"{names}: no documents in there; nothing was published", field="sources")
+    return _Read(rows, titles, len(titles), bad)
+
+
+def _fingerprint(rows: Sequence[Row], embedder: Embedder, request: RebuildRequest) -> str:
+    """What decides the version: recipe, model, target and every datapoint, in order."""
+    digest = hashlib.sha256(msgspec.json.encode([RECIPE, embedder.digest, request.target_recall]))
+    for row in rows:
+        digest.update(msgspec.json.encode([row.id, row.text, row.crowding_tag, row.metadata]))
+    return digest.hexdigest()
+
+
+def _embed(
+    rows: Sequence[Row], embedder: Embedder, cache: EmbeddingCache, progress: Progress
+) -> tuple[Vectors, int]:
+    """Vectors, a row each, and how many of them were not in the cache."""
+    steps: list[int] = []
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        steps.append(count)
+        done += count
+        progress("embed", done, len(rows))
+
+    vectors = embed_cached(embedder, [row.text for row in rows], cache, progress=advance)
+    return vectors, len(rows) - steps[0]
+
+
+def _build(
+    request: RebuildRequest,
+    rows: Sequence[Row],
+    vectors: Vectors,
+    questions: Questions | None,
+    progress: Progress,
+) -> Index:
+    stages = {"build": 0, "tune": 1}
+
+    def advance(stage: str, done: int, total: int) -> None:
+        progress("build", stages[stage] * 100 + 100 * done // total, 200)
+
+    return Index.build(
+        vectors,
+        [row.id for row in rows],
+        crowding_tags=[row.crowding_tag for row in rows],
+        metadata=[row.metadata for row in rows],
+        distance_measure="DOT_PRODUCT_DISTANCE",
+        target_recall=request.target_recall,
+        tuning_queries=None if questions is None else questions.tuning,
+        progress=advance,
+    )
+
+
+def _source(request: RebuildRequest, read: _Read, fingerprint: str, recall: Recall) -> dict[str, Any]:
+    return {
+        "fingerprint": fingerprint,
+        "sources": [str(source) for source in request.sources],
+        "transcripts": [str(source) for source in request.transcripts],
+        "documents": read.documents,
+        "bad_records": read.bad.skipped,
+        "evaluation": msgspec.to_builtins(recall),
+    }
+
+
+def _current_manifest(store: Store, name: str) -> Manifest | None:
+    try:
+        return store.manifest(name)
+    except (FailedPrecondition, DataLoss):  # nothing published yet, or nothing that could be served
+        return None
+
+
+@contextmanager
+def _existing(store: Store, name: str) -> Iterator[None]:
+    """The index is there, made now if need be, and not left behind empty by a job that failed."""
+    if name in store.indexes():
+        yield
+        return
+    store.create(name)
+    try:
+        yield
+    except BaseException:
+        store.delete(name)
+        raise
+
+
+def _report(
+    request: RebuildRequest,
+    manifest: Manifest,
+    read: _Read,
+    seconds: dict[str, float],
+    *,
+    embedded: int,
+    published: bool,
+) -> RebuildReport:
+    recall = manifest.source["evaluation"]
+    return RebuildReport(
+        index=request.index,
+        version=manifest.version,
+        published=published,
+        documents=read.documents,
+        datapoints=len(read.rows),
+        embedded=embedded,
+        recall=recall["value"],
+        recall_low=recall["low"],
+        recall_high=recall["high"],
+        engine=manifest.engine.name,
+        bad_records=read.bad.skipped,
+        warnings=read.bad.warnings,
+        first_bad_records=[str(record) for record in read.bad.kept],
+        seconds={step: round(value, 3) for step, value in seconds.items()},
+    )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[step] = time.perf_counter() - began

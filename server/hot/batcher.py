@@ -1,0 +1,157 @@
+"""Micro-batching: what arrives while the engine is busy goes together, in one call, when it is free.
+
+Nothing waits while the engine is idle. What was cancelled or came too late is dropped before it
+costs engine time, and one bad item fails alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Executor
+from typing import Generic, TypeVar
+
+from earshot.errors import DeadlineExceeded, ResourceExhausted
+
+__all__ = ["Batcher"]
+
+Key = TypeVar("Key", bound=Hashable)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _Entry(Generic[Item, Result]):
+    __slots__ = ("deadline", "future", "item")
+
+    def __init__(self, item: Item, future: asyncio.Future[Result], deadline: float | None) -> None:
+        self.item = item
+        self.future = future
+        self.deadline = deadline
+
+
+class _Lane(Generic[Key, Item, Result]):
+    """What waits for one index: a queue for each key, served in turn."""
+
+    def __init__(self) -> None:
+        self.queues: dict[Key, deque[_Entry[Item, Result]]] = {}
+        self.waiting = 0
+
+
+class Batcher(Generic[Key, Item, Result]):
+    """Calls `run(key, items)` in `executor`, at most `slots` at a time, with at most `max_batch` items.
+
+    Items with equal keys may go together. Lanes take turns: a lane is whatever should have a fair
+    share, here an index. `run` returns a result for each item, or raises, and then each item is
+    run alone, so that only the bad ones fail. Belongs to one event loop.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Key, Sequence[Item]], Sequence[Result]],
+        executor: Executor,
+        *,
+        slots: int,
+        max_batch: int,
+        max_waiting: int,
+    ) -> None:
+        self._run = run
+        self._executor = executor
+        self._free = slots
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._lanes: dict[Hashable, _Lane[Key, Item, Result]] = {}
+        self._flush_is_due = False
+
+    def submit(
+        self, lane: Hashable, key: Key, item: Item, deadline: float | None = None
+    ) -> asyncio.Future[Result]:
+        """A future of the item's result; cancel it to drop the item. `deadline` is a `time.monotonic()`.
+
+        Raises ResourceExhausted at once where as many wait in this lane as may.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = self._lanes.get(lane)
+        if waiting is None:
+            waiting = self._lanes[lane] = _Lane()
+        if waiting.waiting >= self._max_waiting:
+            raise ResourceExhausted(
+                f"{waiting.waiting} requests wait for this index already; try again in a moment"
+            )
+        future: asyncio.Future[Result] = loop.create_future()
+        queue = waiting.queues.get(key)
+        if queue is None:
+            queue = waiting.queues[key] = deque()
+        queue.append(_Entry(item, future, deadline))
+        waiting.waiting += 1
+        if self._free and not self._flush_is_due:
+            # Not at once: what else arrived in this turn of the loop comes along.
+            self._flush_is_due = True
+            loop.call_soon(self._flush)
+        return future
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        while self._free and self._lanes:
+            key, batch = self._take()
+            if not batch:
+                continue
+            self._free -= 1
+            try:
+                self._executor.submit(self._work, asyncio.get_running_loop(), key, batch)
+            except RuntimeError as error:  # the executor was shut down
+                self._deliver(batch, [error] * len(batch))
+
+    def _take(self) -> tuple[Key, list[_Entry[Item, Result]]]:
+        """The next lane's next key and what can go together; lane and key move to the end of their line."""
+        name = next(iter(self._lanes))
+        lane = self._lanes.pop(name)
+        key = next(iter(lane.queues))
+        queue = lane.queues.pop(key)
+        now = time.monotonic()
+        batch: list[_Entry[Item, Result]] = []
+        while queue and len(batch) < self._max_batch:
+            entry = queue.popleft()
+            lane.waiting -= 1
+            if entry.future.done():
+                continue
+            if entry.deadline is not None and now >= entry.deadline:
+                entry.future.set_exception(DeadlineExceeded("the deadline passed while the request waited"))
+                continue
+            batch.append(entry)
+        if queue:
+            lane.queues[key] = queue
+        if lane.queues:
+            self._lanes[name] = lane
+        return key, batch
+
+    def _work(self, loop: asyncio.AbstractEventLoop, key: Key, batch: list[_Entry[Item, Result]]) -> None:
+        outcomes: Sequence[Result | BaseException]
+        try:
+            outcomes = self._outcomes(key, [entry.item for entry in batch])
+        except BaseException as error:  # noqa: BLE001  # whoever waits must hear of it, whatever it is
+            outcomes = [error] * len(batch)
+        loop.call_soon_threadsafe(self._finish, batch, outcomes)
+
+    def _outcomes(self, key: Key, items: list[Item]) -> Sequence[Result | BaseException]:
+        try:
+            return self._run(key, items)
+        except Exception as error:  # noqa: BLE001  # sorted out below, one by one
+            if len(items) == 1:
+                return [error]
+        return [outcome for item in items for outcome in self._outcomes(key, [item])]
+
+    def _finish(self, batch: list[_Entry[Item, Result]], outcomes: Sequence[Result | BaseException]) -> None:
+        self._free += 1
+        self._deliver(batch, outcomes)
+        self._flush()
+
+    def _deliver(self, batch: list[_Entry[Item, Result]], outcomes: Sequence[Result | BaseException]) -> None:
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            if entry.future.done():
+                continue
+            if isinstance(outcome, BaseException):
+                entry.future.set_exception(outcome)
+            else:
+                entry.future.set_result(outcome)
