@@ -80,7 +80,7 @@ def _show_examples(addresses: Addresses, index: str) -> None:
 
 
 def _sample_feeds() -> Path:
-    folder = Path(str(resources.files("earshot.samples").joinpath("README.md"))).parent
+    folder = Path(str(resources.files("earshot.samples").joinpath("README.md"))).resolve().parent
     if not any(folder.glob("*/feed.xml")):
         raise NotFound(
             f"the sample feeds are not in {folder}; name a feed of your own with --feed", field="feed"

@@ -18,7 +18,7 @@ from earshot.v1 import datapoint_pb2, datapoint_service_pb2, index_service_pb2, 
 from . import messages
 from .service import Service
 
-__all__ = ["METHODS", "SERVICES"]
+__all__ = ["METHODS", "SERVICES", "Method", "datapoint_message", "search_request"]
 
 M = TypeVar("M", bound=Message)
 Method = Callable[[Service, bytes], bytes]
@@ -28,28 +28,13 @@ SERVICES = ("earshot.v1.SearchService", "earshot.v1.IndexService", "earshot.v1.D
 
 def search(service: Service, data: bytes) -> bytes:
     """`SearchService/Search`."""
-    request = _parse(search_service_pb2.SearchRequest, data)
-    query = request.WhichOneof("query")
-    reply = service.search(
-        messages.SearchRequest(
-            index=request.index,
-            text=request.text if query == "text" else None,
-            vector=_vector(request.vector) if query == "vector" else None,
-            datapoint_id=request.datapoint_id if query == "datapoint_id" else None,
-            neighbor_count=_optional(request, "neighbor_count"),
-            per_crowding_attribute_neighbor_count=_optional(request, "per_crowding_attribute_neighbor_count"),
-            target_recall=_optional(request, "target_recall"),
-            approximate_neighbor_count=_optional(request, "approximate_neighbor_count"),
-            fraction_leaf_nodes_to_search_override=_optional(
-                request, "fraction_leaf_nodes_to_search_override"
-            ),
-            return_full_datapoint=request.return_full_datapoint,
-        )
-    )
+    reply = service.search(search_request(data))
     answer = search_service_pb2.SearchResponse(
         neighbors=[
             search_service_pb2.Neighbor(
-                datapoint=_datapoint(neighbor.datapoint), distance=neighbor.distance, score=neighbor.score
+                datapoint=datapoint_message(neighbor.datapoint),
+                distance=neighbor.distance,
+                score=neighbor.score,
             )
             for neighbor in reply.neighbors
         ],
@@ -92,7 +77,7 @@ def read_datapoints(service: Service, data: bytes) -> bytes:
         messages.ReadDatapointsRequest(index=request.index, ids=list(request.ids))
     )
     return datapoint_service_pb2.ReadDatapointsResponse(
-        datapoints=[_datapoint(datapoint) for datapoint in reply.datapoints]
+        datapoints=[datapoint_message(datapoint) for datapoint in reply.datapoints]
     ).SerializeToString()
 
 
@@ -103,6 +88,24 @@ METHODS: dict[str, Method] = {
     "/earshot.v1.IndexService/ListIndexVersions": list_index_versions,
     "/earshot.v1.DatapointService/ReadDatapoints": read_datapoints,
 }
+
+
+def search_request(data: bytes) -> messages.SearchRequest:
+    """The message of `SearchService/Search`. Raises InvalidArgument."""
+    request = _parse(search_service_pb2.SearchRequest, data)
+    query = request.WhichOneof("query")
+    return messages.SearchRequest(
+        index=request.index,
+        text=request.text if query == "text" else None,
+        vector=_vector(request.vector) if query == "vector" else None,
+        datapoint_id=request.datapoint_id if query == "datapoint_id" else None,
+        neighbor_count=_optional(request, "neighbor_count"),
+        per_crowding_attribute_neighbor_count=_optional(request, "per_crowding_attribute_neighbor_count"),
+        target_recall=_optional(request, "target_recall"),
+        approximate_neighbor_count=_optional(request, "approximate_neighbor_count"),
+        fraction_leaf_nodes_to_search_override=_optional(request, "fraction_leaf_nodes_to_search_override"),
+        return_full_datapoint=request.return_full_datapoint,
+    )
 
 
 def _parse(kind: type[M], data: bytes) -> M:
@@ -122,7 +125,8 @@ def _vector(vector: datapoint_pb2.Vector) -> messages.Vector:
     return messages.Vector(values=list(vector.values), float32=vector.float32)
 
 
-def _datapoint(datapoint: messages.Datapoint) -> datapoint_pb2.Datapoint:
+def datapoint_message(datapoint: messages.Datapoint) -> datapoint_pb2.Datapoint:
+    """A datapoint as protobuf."""
     metadata = Struct()
     metadata.update(datapoint.embedding_metadata)
     return datapoint_pb2.Datapoint(
@@ -139,13 +143,15 @@ def _index(index: messages.Index) -> index_service_pb2.Index:
         current_version=index.current_version,
         dimensions=index.dimensions,
         distance_measure=index_service_pb2.DistanceMeasure.Value(index.distance_measure),
+        problem=index.problem,
         datapoint_count=index.datapoint_count,
         model=index.model,
         engine=index.engine,
         target_recall=index.target_recall,
         measured_recall=index.measured_recall,
     )
-    answer.update_time.FromJsonString(index.update_time)
+    if index.update_time:
+        answer.update_time.FromJsonString(index.update_time)
     return answer
 
 

@@ -73,18 +73,19 @@ class SearchResponse(Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Index(Struct, frozen=True, rename="camel"):
-    """One index as it is served now."""
+    """One index as it is served now; `problem` says why it is not, or why a newer version is not."""
 
     name: str
-    current_version: str
-    dimensions: int
-    distance_measure: str
-    datapoint_count: int
-    model: str
-    engine: str
-    target_recall: float
-    measured_recall: float
-    update_time: str
+    current_version: str = ""
+    dimensions: int = 0
+    distance_measure: str = "DISTANCE_MEASURE_UNSPECIFIED"
+    datapoint_count: int = 0
+    model: str = ""
+    engine: str = ""
+    target_recall: float = 0.0
+    measured_recall: float = 0.0
+    update_time: str = ""
+    problem: str = ""
 
 
 class IndexVersion(Struct, frozen=True, rename="camel"):

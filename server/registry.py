@@ -10,8 +10,8 @@ import logging
 import threading
 from dataclasses import dataclass
 
-from earshot.errors import EarshotError, Internal, NotFound, Unavailable
-from earshot.index import Index, Store
+from earshot.errors import EarshotError, FailedPrecondition, Internal, Unavailable
+from earshot.index import Index, Manifest, Store
 
 __all__ = ["Registry", "ServedIndex"]
 
@@ -62,22 +62,31 @@ class Registry:
         """The indexes that answer queries, sorted."""
         return sorted(self._served)
 
+    def manifest(self, name: str) -> Manifest:
+        """What is served, or else the current version on disk, unopened. Raises what `Store.manifest` does."""
+        served = self._served.get(name)
+        return served.index.manifest if served is not None else self.store.manifest(name)
+
+    def peek(self, name: str) -> ServedIndex | None:
+        """The open version of an index without looking at the disk; None where `get` would have to."""
+        return self._served.get(name)
+
     def get(self, name: str) -> ServedIndex:
         """The open version of an index.
 
-        Raises NotFound for an unknown name, Unavailable for an index that cannot be opened.
+        Raises NotFound for an unknown name, FailedPrecondition for an index without a version yet,
+        Unavailable for one whose current version cannot be opened.
         """
         served = self._served.get(name)
         if served is None:
             # A job may have published it a moment ago.
-            self.refresh()
+            with self._refreshing:
+                self.store.current(name)
+                self._refresh_one(name)
             served = self._served.get(name)
-        if served is not None:
-            return served
-        if name in self._problems:
+        if served is None:
             raise Unavailable(f"index {name!r} cannot be served: {self._problems[name]}", field="index")
-        known = ", ".join(self.names()) or "none"
-        raise NotFound(f"index {name!r} does not exist; there are: {known}", field="index")
+        return served
 
     def refresh(self) -> None:
         """Opens new current versions and drops deleted indexes, once."""
@@ -108,6 +117,10 @@ class Registry:
                 return
             index = self.store.open(name, version)
             _warm_up(index)
+        except FailedPrecondition as error:
+            if version:
+                self._note(name, version, error)
+            # else nothing has been published yet, which is no problem
         except EarshotError as error:
             self._note(name, version, error)
         except Exception:

@@ -11,20 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earshot.embedding import Embedder
-from earshot.errors import FailedPrecondition, InvalidArgument
-from earshot.index import Index, SearchResult
+from earshot.errors import EarshotError, FailedPrecondition, InvalidArgument
+from earshot.index import Index, Manifest, SearchResult
 
 from . import messages
 from .embedders import Embedders
 from .names import index_id, index_name, version_name
 from .registry import Registry, ServedIndex
+from .search import attach, find, model_of, plan_search, query_kind, query_text, query_vector
 
 __all__ = ["Service"]
 
-MAX_NEIGHBORS = 10_000
 MAX_READ = 1_000
-MAX_TEXT_CHARACTERS = 32_768
-DEFAULT_NEIGHBORS = 10
 DEFAULT_PAGE = 100
 MAX_PAGE = 1_000
 
@@ -43,20 +41,10 @@ class Service:
         wrong with the request itself, FailedPrecondition for text on an index without a model.
         """
         served = self.registry.get(index_id(request.index))
-        index = served.index
-        k = _neighbor_count(request.neighbor_count)
-        crowding = _crowding(request.per_crowding_attribute_neighbor_count, index)
+        plan = plan_search(request, served)
         query, embed_seconds = self._query_vector(request, served)
         started = time.perf_counter()
-        found = index.search(
-            query,
-            k,
-            target_recall=request.target_recall,
-            approximate_neighbor_count=request.approximate_neighbor_count,
-            fraction_leaf_nodes_to_search=request.fraction_leaf_nodes_to_search_override,
-            crowding=crowding,
-        )
-        neighbors = _neighbors(index, found, request.return_full_datapoint)
+        neighbors = attach(plan, find(plan, query), 0)
         return messages.SearchResponse(
             neighbors=neighbors,
             index_version=version_name(served.name, served.version),
@@ -66,15 +54,17 @@ class Service:
 
     def get_index(self, name: str) -> messages.Index:
         """One index. Raises NotFound."""
-        return _describe(self.registry.get(index_id(name, field="name")))
+        found = index_id(name, field="name")
+        self.registry.store.config(found)
+        return self._describe(found)
 
     def list_indexes(self, page_size: int, page_token: str) -> messages.ListIndexesResponse:
         """Indexes by name; the token is the last name of the page before."""
         size = _page_size(page_size)
-        names = [name for name in self.registry.names() if name > page_token]
+        names = [name for name in self.registry.store.indexes() if name > page_token]
         more = len(names) > size
         return messages.ListIndexesResponse(
-            indexes=[_describe(self.registry.get(name)) for name in names[:size]],
+            indexes=[self._describe(name) for name in names[:size]],
             next_page_token=names[size - 1] if more else "",
         )
 
@@ -121,61 +111,86 @@ class Service:
             ]
         )
 
+    def _describe(self, name: str) -> messages.Index:
+        problem = self.registry.problems.get(name, "")
+        try:
+            manifest = self.registry.manifest(name)
+        except EarshotError as error:
+            return messages.Index(name=index_name(name), problem=problem or error.message)
+        return messages.Index(
+            name=index_name(name),
+            current_version=version_name(name, manifest.version),
+            dimensions=manifest.dimension,
+            distance_measure=manifest.distance_measure,
+            datapoint_count=manifest.count,
+            model=manifest.model.get("name", ""),
+            engine=manifest.engine.name,
+            target_recall=manifest.tuning.target_recall,
+            measured_recall=_measured_recall(manifest),
+            update_time=manifest.created,
+            problem=problem,
+        )
+
     def _query_vector(
         self, request: messages.SearchRequest, served: ServedIndex
     ) -> tuple[NDArray[np.float32], float | None]:
-        given = [name for name in ("text", "vector", "datapoint_id") if getattr(request, name) is not None]
-        if len(given) != 1:
-            raise InvalidArgument(
-                f"query: {' and '.join(given) if given else 'nothing'} given; "
-                "set exactly one of text, vector and datapoint_id",
-                field="query",
-            )
+        query_kind(request)
         if request.datapoint_id is not None:
             return served.index.read([request.datapoint_id])[0].vector, None
         if request.vector is not None:
-            return _vector(request.vector), None
-        text = request.text or ""
-        if not text.strip():
-            raise InvalidArgument("text is empty: write what to search for", field="text")
-        if len(text) > MAX_TEXT_CHARACTERS:
-            raise InvalidArgument(
-                f"text has {len(text)} characters; at most {MAX_TEXT_CHARACTERS} are taken", field="text"
-            )
+            return query_vector(request.vector), None
+        text = query_text(request.text or "")
         started = time.perf_counter()
-        vector = self._embedder(served).embed([text])[0]
+        vector = self.embedder(served).embed([text])[0]
         return vector, time.perf_counter() - started
 
-    def _embedder(self, served: ServedIndex) -> Embedder:
-        model = served.index.manifest.model
-        if not model:
-            raise FailedPrecondition(
-                f"index {served.name!r} was built from vectors, no model is known that makes them from text: "
-                "search by vector or datapoint_id",
-                field="text",
-            )
-        return self._embedders.get(model)
+    def embedder(self, served: ServedIndex) -> Embedder:
+        """The model that made the index. Raises FailedPrecondition where it has none or another is here."""
+        return self._embedders.get(model_of(served))
 
 
-def _neighbor_count(given: int | None) -> int:
-    if given is None:
-        return DEFAULT_NEIGHBORS
-    if not 1 <= given <= MAX_NEIGHBORS:
-        raise InvalidArgument(
-            f"neighbor_count is {given}; it must be 1 to {MAX_NEIGHBORS}", field="neighbor_count"
-        )
-    return given
-
-
-def _crowding(given: int | None, index: Index) -> int | None:
-    if given is None:
-        return index.manifest.config.get("per_crowding_attribute_neighbor_count")
+def _page_size(given: int) -> int:
     if given < 0:
-        raise InvalidArgument(
-            f"per_crowding_attribute_neighbor_count is {given}; it must be 0 (no limit) or more",
-            field="per_crowding_attribute_neighbor_count",
+        raise InvalidArgument(f"page_size is {given}; it must be 0 (the default) or more", field="page_size")
+    return min(given or DEFAULT_PAGE, MAX_PAGE)
+
+
+def _describe(self, name: str) -> messages.Index:
+        problem = self.registry.problems.get(name, "")
+        try:
+            manifest = self.registry.manifest(name)
+        except EarshotError as error:
+            return messages.Index(name=index_name(name), problem=problem or error.message)
+        return messages.Index(
+            name=index_name(name),
+            current_version=version_name(name, manifest.version),
+            dimensions=manifest.dimension,
+            distance_measure=manifest.distance_measure,
+            datapoint_count=manifest.count,
+            model=manifest.model.get("name", ""),
+            engine=manifest.engine.name,
+            target_recall=manifest.tuning.target_recall,
+            measured_recall=_measured_recall(manifest),
+            update_time=manifest.created,
+            problem=problem,
         )
-    return given or None
+
+    def _query_vector(
+        self, request: messages.SearchRequest, served: ServedIndex
+    ) -> tuple[NDArray[np.float32], float | None]:
+        query_kind(request)
+        if request.datapoint_id is not None:
+            return served.index.read([request.datapoint_id])[0].vector, None
+        if request.vector is not None:
+            return query_vector(request.vector), None
+        text = query_text(request.text or "")
+        started = time.perf_counter()
+        vector = self.embedder(served).embed([text])[0]
+        return vector, time.perf_counter() - started
+
+    def embedder(self, served: ServedIndex) -> Embedder:
+        """The model that made the index. Raises FailedPrecondition where it has none or another is here."""
+        return self._embedders.get(model_of(served))
 
 
 def _page_size(given: int) -> int:
@@ -216,20 +231,10 @@ def _neighbors(index: Index, found: SearchResult, full: bool) -> list[messages.N
     ]
 
 
-def _describe(served: ServedIndex) -> messages.Index:
-    manifest = served.index.manifest
-    return messages.Index(
-        name=index_name(served.name),
-        current_version=version_name(served.name, served.version),
-        dimensions=manifest.dimension,
-        distance_measure=manifest.distance_measure,
-        datapoint_count=manifest.count,
-        model=manifest.model.get("name", ""),
-        engine=manifest.engine.name,
-        target_recall=manifest.tuning.target_recall,
-        measured_recall=manifest.tuning.chosen.recall.value,
-        update_time=manifest.created,
-    )
+def _measured_recall(manifest: Manifest) -> float:
+    """Of the job's evaluation on unseen questions, or else of the tuning."""
+    evaluation = manifest.source.get("evaluation")
+    return float(evaluation["value"]) if evaluation else manifest.tuning.chosen.recall.value
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeVar
 
-__all__ = ["Application", "Message", "Receive", "Scope", "Send", "patient_receive", "patient_send", "uncancelled"]
+__all__ = [
+    "Application",
+    "Message",
+    "Receive",
+    "Scope",
+    "Send",
+    "patient_receive",
+    "patient_send",
+    "uncancelled",
+]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -28,7 +28,17 @@ class Vanished(Exception):  # noqa: N818  # not an error: nobody is left to tell
 class Call:
     """What one call is given to read, until when, and how it is ended early."""
 
-    __slots__ = ("_pending", "_receive", "deadline", "encoding", "ended", "failure", "limit", "probe_at", "task")
+    __slots__ = (
+        "_pending",
+        "_receive",
+        "deadline",
+        "encoding",
+        "ended",
+        "failure",
+        "limit",
+        "probe_at",
+        "task",
+    )
 
     def __init__(self, headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> None:
         timeout = headers.get(b"grpc-timeout")
@@ -143,6 +153,4 @@ class Watch:
                 # The longer a call lasts, the less it matters to notice at once.
                 call.probe_at = now + min(LONGEST_PROBE_SECONDS, 2 * (now - call.probe_at) + 2 * TICK_SECONDS)
                 call.probe()
-        self._timer = (
-            asyncio.get_running_loop().call_later(TICK_SECONDS, self._look) if self._calls else None
-        )
+        self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._look) if self._calls else None

@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65\x61rshot/v1/index_service.proto\x12\nearshot.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x02\n\x05Index\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63urrent_version\x18\x02 \x01(\t\x12\x12\n\ndimensions\x18\x03 \x01(\x05\x12\x35\n\x10\x64istance_measure\x18\x04 \x01(\x0e\x32\x1b.earshot.v1.DistanceMeasure\x12\x17\n\x0f\x64\x61tapoint_count\x18\x05 \x01(\x03\x12\r\n\x05model\x18\x06 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12\x15\n\rtarget_recall\x18\x08 \x01(\x01\x12\x17\n\x0fmeasured_recall\x18\t \x01(\x01\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb6\x01\n\x0cIndexVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x02 \x01(\x08\x12\x17\n\x0f\x64\x61tapoint_count\x18\x03 \x01(\x03\x12\x17\n\x0fmeasured_recall\x18\x04 \x01(\x01\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63omplete\x18\x07 \x01(\x08\"\x1f\n\x0fGetIndexRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListIndexesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListIndexesResponse\x12\"\n\x07indexes\x18\x01 \x03(\x0b\x32\x11.earshot.v1.Index\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x18ListIndexVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x19ListIndexVersionsResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.earshot.v1.IndexVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x8c\x01\n\x0f\x44istanceMeasure\x12 \n\x1c\x44ISTANCE_MEASURE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44OT_PRODUCT_DISTANCE\x10\x01\x12\x13\n\x0f\x43OSINE_DISTANCE\x10\x02\x12\x17\n\x13SQUARED_L2_DISTANCE\x10\x03\x12\x0f\n\x0bL1_DISTANCE\x10\x04\x32\xd9\x02\n\x0cIndexService\x12X\n\x08GetIndex\x12\x1b.earshot.v1.GetIndexRequest\x1a\x11.earshot.v1.Index\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=indexes/*}\x12\x63\n\x0bListIndexes\x12\x1e.earshot.v1.ListIndexesRequest\x1a\x1f.earshot.v1.ListIndexesResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/indexes\x12\x89\x01\n\x11ListIndexVersions\x12$.earshot.v1.ListIndexVersionsRequest\x1a%.earshot.v1.ListIndexVersionsResponse\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=indexes/*}/versionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65\x61rshot/v1/index_service.proto\x12\nearshot.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x02\n\x05Index\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63urrent_version\x18\x02 \x01(\t\x12\x12\n\ndimensions\x18\x03 \x01(\x05\x12\x35\n\x10\x64istance_measure\x18\x04 \x01(\x0e\x32\x1b.earshot.v1.DistanceMeasure\x12\x17\n\x0f\x64\x61tapoint_count\x18\x05 \x01(\x03\x12\r\n\x05model\x18\x06 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12\x15\n\rtarget_recall\x18\x08 \x01(\x01\x12\x17\n\x0fmeasured_recall\x18\t \x01(\x01\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x0b \x01(\t\"\xb6\x01\n\x0cIndexVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x02 \x01(\x08\x12\x17\n\x0f\x64\x61tapoint_count\x18\x03 \x01(\x03\x12\x17\n\x0fmeasured_recall\x18\x04 \x01(\x01\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63omplete\x18\x07 \x01(\x08\"\x1f\n\x0fGetIndexRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListIndexesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListIndexesResponse\x12\"\n\x07indexes\x18\x01 \x03(\x0b\x32\x11.earshot.v1.Index\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x18ListIndexVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x19ListIndexVersionsResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.earshot.v1.IndexVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x8c\x01\n\x0f\x44istanceMeasure\x12 \n\x1c\x44ISTANCE_MEASURE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44OT_PRODUCT_DISTANCE\x10\x01\x12\x13\n\x0f\x43OSINE_DISTANCE\x10\x02\x12\x17\n\x13SQUARED_L2_DISTANCE\x10\x03\x12\x0f\n\x0bL1_DISTANCE\x10\x04\x32\xd9\x02\n\x0cIndexService\x12X\n\x08GetIndex\x12\x1b.earshot.v1.GetIndexRequest\x1a\x11.earshot.v1.Index\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=indexes/*}\x12\x63\n\x0bListIndexes\x12\x1e.earshot.v1.ListIndexesRequest\x1a\x1f.earshot.v1.ListIndexesResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/indexes\x12\x89\x01\n\x11ListIndexVersions\x12$.earshot.v1.ListIndexVersionsRequest\x1a%.earshot.v1.ListIndexVersionsResponse\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=indexes/*}/versionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,22 +39,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INDEXSERVICE'].methods_by_name['ListIndexes']._serialized_options = b'\202\323\344\223\002\r\022\013/v1/indexes'
   _globals['_INDEXSERVICE'].methods_by_name['ListIndexVersions']._loaded_options = None
   _globals['_INDEXSERVICE'].methods_by_name['ListIndexVersions']._serialized_options = b'\202\323\344\223\002!\022\037/v1/{parent=indexes/*}/versions'
-  _globals['_DISTANCEMEASURE']._serialized_start=931
-  _globals['_DISTANCEMEASURE']._serialized_end=1071
+  _globals['_DISTANCEMEASURE']._serialized_start=948
+  _globals['_DISTANCEMEASURE']._serialized_end=1088
   _globals['_INDEX']._serialized_start=110
-  _globals['_INDEX']._serialized_end=384
-  _globals['_INDEXVERSION']._serialized_start=387
-  _globals['_INDEXVERSION']._serialized_end=569
-  _globals['_GETINDEXREQUEST']._serialized_start=571
-  _globals['_GETINDEXREQUEST']._serialized_end=602
-  _globals['_LISTINDEXESREQUEST']._serialized_start=604
-  _globals['_LISTINDEXESREQUEST']._serialized_end=663
-  _globals['_LISTINDEXESRESPONSE']._serialized_start=665
-  _globals['_LISTINDEXESRESPONSE']._serialized_end=747
-  _globals['_LISTINDEXVERSIONSREQUEST']._serialized_start=749
-  _globals['_LISTINDEXVERSIONSREQUEST']._serialized_end=830
-  _globals['_LISTINDEXVERSIONSRESPONSE']._serialized_start=832
-  _globals['_LISTINDEXVERSIONSRESPONSE']._serialized_end=928
-  _globals['_INDEXSERVICE']._serialized_start=1074
-  _globals['_INDEXSERVICE']._serialized_end=1419
+  _globals['_INDEX']._serialized_end=401
+  _globals['_INDEXVERSION']._serialized_start=404
+  _globals['_INDEXVERSION']._serialized_end=586
+  _globals['_GETINDEXREQUEST']._serialized_start=588
+  _globals['_GETINDEXREQUEST']._serialized_end=619
+  _globals['_LISTINDEXESREQUEST']._serialized_start=621
+  _globals['_LISTINDEXESREQUEST']._serialized_end=680
+  _globals['_LISTINDEXESRESPONSE']._serialized_start=682
+  _globals['_LISTINDEXESRESPONSE']._serialized_end=764
+  _globals['_LISTINDEXVERSIONSREQUEST']._serialized_start=766
+  _globals['_LISTINDEXVERSIONSREQUEST']._serialized_end=847
+  _globals['_LISTINDEXVERSIONSRESPONSE']._serialized_start=849
+  _globals['_LISTINDEXVERSIONSRESPONSE']._serialized_end=945
+  _globals['_INDEXSERVICE']._serialized_start=1091
+  _globals['_INDEXSERVICE']._serialized_end=1436
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,7 @@ class Index(_message.Message):
     TARGET_RECALL_FIELD_NUMBER: _builtins.int
     MEASURED_RECALL_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`indexes/podcasts`"""
     current_version: _builtins.str
@@ -69,6 +70,8 @@ class Index(_message.Message):
     target_recall: _builtins.float
     """What was asked for at build time, and what was measured on the serving version."""
     measured_recall: _builtins.float
+    problem: _builtins.str
+    """Why no version of it answers queries, or why a newer one does not; empty when all is well."""
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -84,10 +87,11 @@ class Index(_message.Message):
         target_recall: _builtins.float = ...,
         measured_recall: _builtins.float = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_version", b"current_version", "datapoint_count", b"datapoint_count", "dimensions", b"dimensions", "distance_measure", b"distance_measure", "engine", b"engine", "measured_recall", b"measured_recall", "model", b"model", "name", b"name", "target_recall", b"target_recall", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_version", b"current_version", "datapoint_count", b"datapoint_count", "dimensions", b"dimensions", "distance_measure", b"distance_measure", "engine", b"engine", "measured_recall", b"measured_recall", "model", b"model", "name", b"name", "problem", b"problem", "target_recall", b"target_recall", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,162 @@
+"""One search in its steps, so that a face may put a batch between any two: plan, vector, find, attach.
+
+Each step is a plain function over the service's own types; `Service.search` runs them in a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earshot.errors import FailedPrecondition, InvalidArgument
+from earshot.index import Index, SearchResult
+
+from . import messages
+from .registry import ServedIndex
+
+__all__ = [
+    "SearchPlan",
+    "attach",
+    "find",
+    "model_of",
+    "plan_search",
+    "query_kind",
+    "query_text",
+    "query_vector",
+]
+
+MAX_NEIGHBORS = 10_000
+MAX_TEXT_CHARACTERS = 32_768
+DEFAULT_NEIGHBORS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """Where and how to search; queries with equal plans may go to the engine together."""
+
+    served: ServedIndex
+    k: int
+    target_recall: float | None
+    approximate_neighbor_count: int | None
+    fraction_leaf_nodes_to_search: float | None
+    crowding: int | None
+    full: bool
+
+
+def plan_search(request: messages.SearchRequest, served: ServedIndex) -> SearchPlan:
+    """Everything of a request but the query itself. Raises InvalidArgument."""
+    return SearchPlan(
+        served,
+        _neighbor_count(request.neighbor_count),
+        request.target_recall,
+        request.approximate_neighbor_count,
+        request.fraction_leaf_nodes_to_search_override,
+        _crowding(request.per_crowding_attribute_neighbor_count, served.index),
+        request.return_full_datapoint,
+    )
+
+
+def query_kind(request: messages.SearchRequest) -> str:
+    """`text`, `vector` or `datapoint_id`. Raises InvalidArgument unless exactly one is set."""
+    given = [name for name in ("text", "vector", "datapoint_id") if getattr(request, name) is not None]
+    if len(given) != 1:
+        raise InvalidArgument(
+            f"query: {' and '.join(given) if given else 'nothing'} given; "
+            "set exactly one of text, vector and datapoint_id",
+            field="query",
+        )
+    return given[0]
+
+
+def query_vector(vector: messages.Vector) -> NDArray[np.float32]:
+    """float32 [dimension] of either form, unchecked. Raises InvalidArgument unless exactly one is set."""
+    if bool(vector.values) == bool(vector.float32):
+        raise InvalidArgument("vector: set exactly one of values and float32", field="vector")
+    if vector.values:
+        return np.asarray(vector.values, dtype=np.float32)
+    if len(vector.float32) % 4:
+        raise InvalidArgument(
+            f"vector.float32 has {len(vector.float32)} bytes; four are needed for each dimension",
+            field="vector.float32",
+        )
+    return np.frombuffer(vector.float32, dtype="<f4")
+
+
+def query_text(text: str) -> str:
+    """The text, checked. Raises InvalidArgument where it is empty or too long."""
+    if not text.strip():
+        raise InvalidArgument("text is empty: write what to search for", field="text")
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise InvalidArgument(
+            f"text has {len(text)} characters; at most {MAX_TEXT_CHARACTERS} are taken", field="text"
+        )
+    return text
+
+
+def model_of(served: ServedIndex) -> dict[str, str]:
+    """What the manifest says of the model. Raises FailedPrecondition where the index has none."""
+    model: dict[str, str] = served.index.manifest.model
+    if not model:
+        raise FailedPrecondition(
+            f"index {served.name!r} was built from vectors, no model is known that makes them from text: "
+            "search by vector or datapoint_id",
+            field="text",
+        )
+    return model
+
+
+def find(plan: SearchPlan, queries: NDArray[np.float32]) -> SearchResult:
+    """The neighbors of queries [q, dimension], or [dimension] for one. Raises InvalidArgument."""
+    return plan.served.index.search(
+        queries,
+        plan.k,
+        target_recall=plan.target_recall,
+        approximate_neighbor_count=plan.approximate_neighbor_count,
+        fraction_leaf_nodes_to_search=plan.fraction_leaf_nodes_to_search,
+        crowding=plan.crowding,
+    )
+
+
+def attach(plan: SearchPlan, found: SearchResult, query: int) -> list[messages.Neighbor]:
+    """The neighbors of one of the queries with what is stored of them, nearest first."""
+    count = int(found.counts[query])
+    ids = found.ids[query][:count]
+    vectors: list[list[float]] | list[None] = [None] * count
+    if plan.full:
+        vectors = [stored.vector.tolist() for stored in plan.served.index.read(ids)]
+    return [
+        messages.Neighbor(
+            datapoint=messages.Datapoint(
+                datapoint_id=ids[rank],
+                feature_vector=vectors[rank],
+                crowding_tag=found.crowding_tags[query][rank],
+                embedding_metadata=found.metadata[query][rank] or {},
+            ),
+            distance=float(found.distances[query, rank]),
+            score=float(found.scores[query, rank]),
+        )
+        for rank in range(count)
+    ]
+
+
+def _neighbor_count(given: int | None) -> int:
+    if given is None:
+        return DEFAULT_NEIGHBORS
+    if not 1 <= given <= MAX_NEIGHBORS:
+        raise InvalidArgument(
+            f"neighbor_count is {given}; it must be 1 to {MAX_NEIGHBORS}", field="neighbor_count"
+        )
+    return given
+
+
+def _crowding(given: int | None, index: Index) -> int | None:
+    if given is None:
+        return index.manifest.config.get("per_crowding_attribute_neighbor_count")
+    if given < 0:
+        raise InvalidArgument(
+            f"per_crowding_attribute_neighbor_count is {given}; it must be 0 (no limit) or more",
+            field="per_crowding_attribute_neighbor_count",
+        )
+    return given or None
