@@ -1,6 +1,20 @@
 """Text in, vectors out: embedding models, and the caches that keep a text from being embedded twice."""
 
-from .base import Embedder, check_texts
-from .models import MODELS, load_embedder
+from .base import Advance, Embedder, Vectors, check_texts
+from .cache import EmbeddingCache, embed_cached
+from .models import MODELS, Precision, Report, load_embedder
+from .queries import cached_queries
 
-__all__ = ["MODELS", "Embedder", "check_texts", "load_embedder"]
+__all__ = [
+    "MODELS",
+    "Advance",
+    "Embedder",
+    "EmbeddingCache",
+    "Precision",
+    "Report",
+    "Vectors",
+    "cached_queries",
+    "check_texts",
+    "embed_cached",
+    "load_embedder",
+]
