@@ -63,7 +63,7 @@ class Registry:
         return sorted(self._served)
 
     def manifest(self, name: str) -> Manifest:
-        """What is served, or else the current version on disk, unopened. Raises what `Store.manifest` does."""
+        """What is served, or else the current version on disk, unopened. Raises as `Store.manifest` does."""
         served = self._served.get(name)
         return served.index.manifest if served is not None else self.store.manifest(name)
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earshot.embedding import Embedder
-from earshot.errors import EarshotError, FailedPrecondition, InvalidArgument
-from earshot.index import Index, Manifest, SearchResult
+from earshot.errors import EarshotError, InvalidArgument
+from earshot.index import Manifest
 
 from . import messages
 from .embedders import Embedders
@@ -153,82 +153,6 @@ def _page_size(given: int) -> int:
     if given < 0:
         raise InvalidArgument(f"page_size is {given}; it must be 0 (the default) or more", field="page_size")
     return min(given or DEFAULT_PAGE, MAX_PAGE)
-
-
-def _describe(self, name: str) -> messages.Index:
-        problem = self.registry.problems.get(name, "")
-        try:
-            manifest = self.registry.manifest(name)
-        except EarshotError as error:
-            return messages.Index(name=index_name(name), problem=problem or error.message)
-        return messages.Index(
-            name=index_name(name),
-            current_version=version_name(name, manifest.version),
-            dimensions=manifest.dimension,
-            distance_measure=manifest.distance_measure,
-            datapoint_count=manifest.count,
-            model=manifest.model.get("name", ""),
-            engine=manifest.engine.name,
-            target_recall=manifest.tuning.target_recall,
-            measured_recall=_measured_recall(manifest),
-            update_time=manifest.created,
-            problem=problem,
-        )
-
-    def _query_vector(
-        self, request: messages.SearchRequest, served: ServedIndex
-    ) -> tuple[NDArray[np.float32], float | None]:
-        query_kind(request)
-        if request.datapoint_id is not None:
-            return served.index.read([request.datapoint_id])[0].vector, None
-        if request.vector is not None:
-            return query_vector(request.vector), None
-        text = query_text(request.text or "")
-        started = time.perf_counter()
-        vector = self.embedder(served).embed([text])[0]
-        return vector, time.perf_counter() - started
-
-    def embedder(self, served: ServedIndex) -> Embedder:
-        """The model that made the index. Raises FailedPrecondition where it has none or another is here."""
-        return self._embedders.get(model_of(served))
-
-
-def _page_size(given: int) -> int:
-    if given < 0:
-        raise InvalidArgument(f"page_size is {given}; it must be 0 (the default) or more", field="page_size")
-    return min(given or DEFAULT_PAGE, MAX_PAGE)
-
-
-def _vector(vector: messages.Vector) -> NDArray[np.float32]:
-    if bool(vector.values) == bool(vector.float32):
-        raise InvalidArgument("vector: set exactly one of values and float32", field="vector")
-    if vector.values:
-        return np.asarray(vector.values, dtype=np.float32)
-    if len(vector.float32) % 4:
-        raise InvalidArgument(
-            f"vector.float32 has {len(vector.float32)} bytes; four are needed for each dimension",
-            field="vector.float32",
-        )
-    return np.frombuffer(vector.float32, dtype="<f4")
-
-
-def _neighbors(index: Index, found: SearchResult, full: bool) -> list[messages.Neighbor]:
-    count = int(found.counts[0])
-    ids = found.ids[0][:count]
-    vectors = [stored.vector.tolist() for stored in index.read(ids)] if full else [None] * count
-    return [
-        messages.Neighbor(
-            datapoint=messages.Datapoint(
-                datapoint_id=ids[rank],
-                feature_vector=vectors[rank],
-                crowding_tag=found.crowding_tags[0][rank],
-                embedding_metadata=found.metadata[0][rank] or {},
-            ),
-            distance=float(found.distances[0, rank]),
-            score=float(found.scores[0, rank]),
-        )
-        for rank in range(count)
-    ]
 
 
 def _measured_recall(manifest: Manifest) -> float:

@@ -21,7 +21,7 @@ TICK_SECONDS = 0.02
 LONGEST_PROBE_SECONDS = 1.0
 
 
-class Vanished(Exception):  # noqa: N818  # not an error: nobody is left to tell
+class Vanished(Exception):  # not an error: nobody is left to tell
     """The client reset the stream or closed the connection."""
 
 
