@@ -2,8 +2,9 @@
 
 from .distance import DistanceMeasure, FeatureNorm
 from .engines import ExactParameters, QueryParameters, ScannParameters
-from .index import MAX_NEIGHBORS, Index
+from .index import Index
 from .manifest import Manifest
+from .planner import MAX_NEIGHBORS
 from .result import Datapoint, SearchResult
 from .store import Store, Verification, VersionInfo
 from .tuning import OperatingPoint, Progress, Recall, Tuning

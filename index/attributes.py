@@ -85,6 +85,15 @@ class Attributes:
         indices = self._tags.indices
         return np.asarray(indices.fill_null(-1), np.int64)
 
+    def reachable(self, limit: int) -> int:
+        """How many datapoints remain where no tag may have more than `limit`."""
+        return len(self) + int(np.minimum(self._tag_counts, limit).sum() - self._tag_counts.sum())
+
+    @cached_property
+    def _tag_counts(self) -> Codes:
+        codes = self.crowding_codes
+        return np.bincount(codes[codes >= 0])
+
     @cached_property
     def _tags(self) -> Any:
         return self._table.column("crowding_tag").unify_dictionaries().combine_chunks()

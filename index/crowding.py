@@ -19,19 +19,13 @@ Search = Callable[[Floats, int, int], tuple[Rows, Floats]]
 """(queries, net, widening) → that many neighbors; `widening` says how many times the net is the first one."""
 
 
-def reachable(codes: Codes, limit: int) -> int:
-    """How many datapoints a crowded answer can have at most."""
-    tagged = codes[codes >= 0]
-    return int(len(codes) - len(tagged) + np.minimum(np.bincount(tagged), limit).sum())
-
-
 def crowded_search(search: Search, queries: Floats, k: int, codes: Codes, limit: int) -> tuple[Rows, Floats]:
     """The k nearest with at most `limit` a tag; the net is doubled for the queries that come up short.
 
     Args:
         search: Finds neighbors without crowding; at a net of all rows it must be exact.
         queries: float32 [q, dimension].
-        k: Neighbors wanted; at most `reachable(codes, limit)`.
+        k: Neighbors wanted; at most `Attributes.reachable(limit)`.
         codes: The tag of each row, −1 for none.
         limit: Neighbors a tag, at least 1.
 

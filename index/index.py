@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from math import ceil, isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
@@ -19,14 +18,14 @@ import numpy as np
 from earshot.errors import InvalidArgument, NotFound
 
 from .distance import DistanceMeasure, FeatureNorm, Floats, choice
-from .engines import QueryParameters, Rows, select
+from .engines import Rows, select
 from .manifest import EngineEntry, Manifest, check_files, list_files, read_manifest, write_manifest
+from .planner import MAX_NEIGHBORS, Planner, check_recall, check_whole
 from .result import Datapoint, SearchResult
 from .shard import Shard
-from .tuning import OperatingPoint, Progress, Recall, choose, recall_of, tune
+from .tuning import Progress, Recall, recall_of, tune
 from .vectors import as_queries, as_vectors, unit_norm
 
-MAX_NEIGHBORS = 10_000
 _SHARD = "shard-00000"
 
 
@@ -37,6 +36,7 @@ class Index:
         self._shard = shard
         self.manifest = manifest
         self._scaled = _is_scaled(manifest.distance_measure, manifest.feature_norm)
+        self._planner = Planner(manifest.tuning, shard.engine.leaves)
 
     @classmethod
     def build(
@@ -78,7 +78,7 @@ class Index:
         """
         measure = choice(DistanceMeasure, distance_measure, field="distance_measure")
         norm = choice(FeatureNorm, feature_norm, field="feature_norm")
-        _check_recall(target_recall)
+        check_recall(target_recall)
         matrix = as_vectors(vectors)
         count, dimension = matrix.shape
         questions = None
@@ -207,10 +207,11 @@ class Index:
             InvalidArgument: Any of these is out of range, or a query is not finite.
         """
         matrix = as_queries(queries, self.dimension)
-        _check_whole("k", k, 1, MAX_NEIGHBORS)
+        parameters = self._planner.plan(
+            k, target_recall, fraction_leaf_nodes_to_search, approximate_neighbor_count
+        )
         if crowding is not None:
-            _check_whole("crowding", crowding, 1, MAX_NEIGHBORS)
-        parameters = self._plan(k, target_recall, fraction_leaf_nodes_to_search, approximate_neighbor_count)
+            check_whole("crowding", crowding, 1, MAX_NEIGHBORS)
         if self._scaled:
             matrix, _ = unit_norm(matrix)
         rows, distances = self._shard.search(matrix, k, parameters, crowding)
@@ -222,6 +223,7 @@ class Index:
             self.manifest.distance_measure,
             self._shard.ids.of,
             self._shard.attributes.metadata,
+            self._shard.attributes.crowding_tag,
         )
 
     def search_ids(self, ids: Sequence[str], k: int = 10, **options: Any) -> SearchResult:
@@ -251,16 +253,25 @@ class Index:
         ids: list[str] = self._shard.ids.of(rows).tolist()
         return ids
 
-    def sample_recall(self, k: int = 10, *, sample: int = 200, seed: int = 0) -> Recall:
-        """Recall of the default operating point now, asked by a sample of the datapoints themselves."""
+    def measure_recall(self, queries: Any, k: int = 10, *, target_recall: float | None = None) -> Recall:
+        """Recall at k of a search for `target_recall` against exact search, with its interval.
+
+        Args:
+            queries: [q, dimension], as in `search`.
+            k: As in `search`; at most as many as the index holds are counted.
+            target_recall: As in `search`.
+        """
         k = min(k, len(self))
-        ids = self.sample_ids(sample, seed)
-        found = self.search_ids(ids, k)
-        truth = self.search_ids(ids, k, target_recall=1.0)
+        found = self.search(queries, k, target_recall=target_recall)
+        truth = self.search(queries, k, target_recall=1.0)
         sign = 1 if self.manifest.distance_measure.higher_is_closer else -1
         worst = sign * truth.distances[:, -1:]
         hits = np.count_nonzero(sign * found.distances >= worst - 1e-5 * np.abs(worst) - 1e-6, axis=1)
         return recall_of(hits, k)
+
+    def sample_recall(self, k: int = 10, *, sample: int = 200, seed: int = 0) -> Recall:
+        """Recall of the default operating point now, asked by a sample of the datapoints themselves."""
+        return self.measure_recall(self._vectors(self._rows(self.sample_ids(sample, seed))), k)
 
     def _rows(self, ids: Sequence[str]) -> Rows:
         if isinstance(ids, str):
@@ -277,42 +288,6 @@ class Index:
         norms = self._shard.norms
         return vectors if norms is None else vectors * norms[rows, np.newaxis]
 
-    def _plan(
-        self, k: int, target_recall: float | None, fraction: float | None, count: int | None
-    ) -> QueryParameters | None:
-        """Query parameters; None for exact search."""
-        leaves = self._shard.engine.leaves
-        tuning = self.manifest.tuning
-        if target_recall is not None:
-            _check_recall(target_recall)
-            if fraction is not None or count is not None:
-                raise InvalidArgument(
-                    "target_recall chooses the parameters: give it, or "
-                    "fraction_leaf_nodes_to_search and approximate_neighbor_count",
-                    field="target_recall",
-                )
-        if fraction is not None and not (_is_number(fraction) and 0 < fraction <= 1):
-            raise InvalidArgument(
-                f"fraction_leaf_nodes_to_search is {fraction!r}; it must be over 0, up to 1",
-                field="fraction_leaf_nodes_to_search",
-            )
-        if count is not None:
-            _check_whole("approximate_neighbor_count", count, k, 1_000_000)
-        if not leaves:
-            return None
-        wanted = tuning.target_recall if target_recall is None else target_recall
-        point = choose(tuning.points, k, wanted)
-        if fraction is None and count is None:
-            return _parameters(point)
-        return QueryParameters(
-            leaves=ceil(fraction * leaves) if fraction is not None else point.leaves or leaves,
-            candidates=count if count is not None else max(point.candidates, k),
-        )
-
-
-def _parameters(point: OperatingPoint) -> QueryParameters | None:
-    return QueryParameters(point.leaves, point.candidates) if point.leaves else None
-
 
 def _seen_by_engines(measure: DistanceMeasure) -> DistanceMeasure:
     """Engines see cosine as the dot product of unit vectors."""
@@ -323,24 +298,6 @@ def _seen_by_engines(measure: DistanceMeasure) -> DistanceMeasure:
 
 def _is_scaled(measure: DistanceMeasure, norm: FeatureNorm) -> bool:
     return measure is DistanceMeasure.COSINE_DISTANCE or norm is FeatureNorm.UNIT_L2_NORM
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and isfinite(value)
-
-
-def _check_recall(value: Any) -> None:
-    if not _is_number(value) or not 0 < value <= 1:
-        raise InvalidArgument(
-            f"target_recall is {value!r}; it must be over 0, up to 1", field="target_recall"
-        )
-
-
-def _check_whole(field: str, value: Any, low: int, high: int) -> None:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not low <= value <= high:
-        raise InvalidArgument(
-            f"{field} is {value!r}; it must be a whole number from {low} to {high}", field=field
-        )
 
 
 def _silent(stage: str, done: int, total: int) -> None:

@@ -78,7 +78,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def _read_back(folder: Path) -> None:
     """Open the files just written and ask them for their own first datapoint."""
-    written = Index.open(folder)
+    written = Index.open(folder, verify=False)  # the checksums were taken a moment ago
     first = written.search_ids(written.sample_ids(1), 1, target_recall=1.0)
     if not np.isfinite(first.distances).all():
         raise DataLoss(f"{folder} does not answer after it was written")

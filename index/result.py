@@ -44,6 +44,7 @@ class SearchResult:
     distance_measure: DistanceMeasure
     _ids_of: Callable[[Rows], npt.NDArray[np.object_]]
     _metadata_of: Callable[[int], dict[str, Any] | None]
+    _crowding_tag_of: Callable[[int], str | None]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,6 +73,11 @@ class SearchResult:
     def metadata(self) -> list[list[dict[str, Any] | None]]:
         """The neighbors' metadata, a list a query."""
         return [[self._metadata_of(row) for row in rows] for rows in self.rows.tolist()]
+
+    @cached_property
+    def crowding_tags(self) -> list[list[str | None]]:
+        """The neighbors' crowding tags, a list a query."""
+        return [[self._crowding_tag_of(row) for row in rows] for rows in self.rows.tolist()]
 
     def to_arrow(self) -> pa.Table:
         """Columns query (int64), rank (from 1), id, distance, score; a row a neighbor."""

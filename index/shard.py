@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +16,7 @@ import numpy as np
 from earshot.errors import DataLoss
 
 from .attributes import Attributes
-from .crowding import crowded_search, reachable
+from .crowding import crowded_search
 from .distance import DistanceMeasure, Floats
 from .engines import ENGINES, Engine, ExactEngine, QueryParameters, Rows
 from .ids import Ids
@@ -49,11 +48,6 @@ class Shard:
     exact: ExactEngine
     ids: Ids
     attributes: Attributes
-
-    def __post_init__(self) -> None:
-        # A method cannot be cached by crowding limit without keeping every shard alive.
-        reach = lru_cache(maxsize=64)(lambda limit: reachable(self.attributes.crowding_codes, limit))
-        object.__setattr__(self, "_reachable", reach)
 
     @classmethod
     def build(
@@ -136,7 +130,7 @@ class Shard:
             # Most of the rows are wanted: a partition saves nothing, and the last word must be exact.
             return self._search(queries, net, None if 4 * net > len(self) else wider)
 
-        width = min(k, self._reachable(crowding))  # type: ignore[attr-defined]
+        width = min(k, self.attributes.reachable(crowding))
         return crowded_search(near, queries, width, self.attributes.crowding_codes, crowding)
 
     def _search(self, queries: Floats, k: int, parameters: QueryParameters | None) -> tuple[Rows, Floats]:

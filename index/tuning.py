@@ -5,7 +5,7 @@ A user names a target recall; the cheapest point that holds it with confidence a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from math import ceil, log2, sqrt
 from time import perf_counter
 
@@ -22,10 +22,13 @@ Progress = Callable[[str, int, int], None]
 TUNED_AT = (10, 100)
 SAMPLE_SIZE = 1000
 _Z = 1.96  # two-sided 95 %
+_FEWER = 300  # queries where k is large: each brings more neighbors to count
 _REPEATS = 3
-_ENOUGH = 0.9995
+_ENOUGH = 0.999
 _PLATEAU = 0.0005
-_CANDIDATES = (1.5, 2, 3, 4, 6, 10, 20, 40, 80)  # a neighbor
+_FINE, _COARSE = 3, 2  # steps of leaves to a doubling
+_GENEROUS = 8
+_CANDIDATES = (1.5, 2, 2.5, 3, 4, 5, 6.5, 8, 10, 15, 20, 40, 80)  # a neighbor
 
 
 class Recall(msgspec.Struct, frozen=True):
@@ -124,7 +127,7 @@ def tune(
     tuned_at = [k for k in TUNED_AT if k < len(vectors)] or [len(vectors)]
     for stage, k in enumerate(tuned_at):
         progress("tune", stage, len(tuned_at))
-        few = max(1, min(len(asked), SAMPLE_SIZE * TUNED_AT[0] // k))
+        few = len(asked) if k <= TUNED_AT[0] else min(len(asked), _FEWER)
         trial = _Trial(engine, exact, asked[:few], None if own is None else own[:few], k, higher_is_closer)
         points += trial.front(len(vectors))
     progress("tune", len(tuned_at), len(tuned_at))
@@ -183,24 +186,47 @@ class _Trial:
 
     def front(self, count: int) -> list[OperatingPoint]:
         """The Pareto front of the grid, exact search included."""
-        points = [OperatingPoint(self._k, 0, 0, Recall(1.0, 1.0, 1.0), 1.0)]
+        points = {(0, 0): self._measure(0, 0, 1)}
         if self._engine.leaves:
-            for candidates in sorted({min(count, ceil(self._k * factor)) for factor in _CANDIDATES}):
-                points += self._try_leaves(
-                    candidates, min(point.cost for point in points if _is_enough(point))
-                )
+            # A first point that finds nearly all says early what is too dear to be tried.
+            generous = min(count, _GENEROUS * self._k)
+            for leaves in _steps(self._engine.leaves, 1):
+                point = points[leaves, generous] = self._measure(leaves, generous, 1)
+                if _is_enough(point):
+                    break
+            factors = _CANDIDATES if self._k <= TUNED_AT[0] else _CANDIDATES[::2]
+            start = before = 0
+            for candidates in sorted({min(count, ceil(self._k * factor)) for factor in factors}):
+                start = self._walk(points, candidates, start, before)
+                before = candidates
         # One timing sorted the grid; what is left of it is timed with care.
-        return _pareto([self._measure(point.leaves, point.candidates, _REPEATS) for point in _pareto(points)])
+        best = _pareto(points.values())
+        return _pareto([self._measure(point.leaves, point.candidates, _REPEATS) for point in best])
 
-    def _try_leaves(self, candidates: int, dearest: float) -> Iterator[OperatingPoint]:
-        """More and more leaves, until they cost more than `dearest` or bring nothing more."""
-        before = 0.0
-        for leaves in _steps(self._engine.leaves):
-            point = self._measure(leaves, candidates, 1)
-            yield point
-            if point.cost > dearest or _is_enough(point) or point.recall.value < before + _PLATEAU:
-                return
-            before = point.recall.value
+    def _walk(
+        self, points: dict[tuple[int, int], OperatingPoint], candidates: int, start: int, before: int
+    ) -> int:
+        """Measure where so many candidates can beat `before`, which were fewer.
+
+        Upwards from `start` until leaves cost more than a point that finds all, or bring nothing more;
+        then downwards as far as more candidates help at all: where a partition's border is what hides
+        neighbors, they do not. Returns where the next walk may start.
+        """
+        steps = _steps(self._engine.leaves, _FINE if self._k <= TUNED_AT[0] else _COARSE)
+        dearest = min(point.cost for point in points.values() if _is_enough(point))
+        previous = 0.0
+        top = start
+        for top in range(start, len(steps)):
+            point = points[steps[top], candidates] = self._measure(steps[top], candidates, 1)
+            if point.cost > dearest or _is_enough(point) or point.recall.value < previous + _PLATEAU:
+                break
+            previous = point.recall.value
+        for place in range(start - 1, -1, -1):
+            point = points[steps[place], candidates] = self._measure(steps[place], candidates, 1)
+            fewer = points.get((steps[place], before))
+            if fewer is not None and point.recall.value < fewer.recall.value + _PLATEAU:
+                break
+        return max(0, top - 2)
 
     def _measure(self, leaves: int, candidates: int, repeats: int) -> OperatingPoint:
         if not leaves:
@@ -231,9 +257,10 @@ def _is_enough(point: OperatingPoint) -> bool:
     return point.recall.value >= _ENOUGH
 
 
-def _steps(leaves: int) -> list[int]:
-    """1 to all leaves, about √2 apart."""
-    return sorted({min(leaves, round(2 ** (half / 2))) for half in range(2 * ceil(log2(leaves)) + 1)})
+def _steps(leaves: int, per_doubling: int) -> list[int]:
+    """1 to all leaves, in even steps on a logarithmic scale."""
+    last = per_doubling * ceil(log2(leaves))
+    return sorted({min(leaves, round(2 ** (step / per_doubling))) for step in range(last + 1)})
 
 
 def _pareto(points: Iterable[OperatingPoint]) -> list[OperatingPoint]:
