@@ -1,0 +1,24 @@
+"""The Python SDK: one `Client` and one `AsyncClient`, over gRPC or HTTP as the target says.
+
+Needs neither ScaNN nor a model: NumPy, grpcio, httpx and protobuf are all it imports.
+"""
+
+from __future__ import annotations
+
+from .clients import AsyncClient, Client
+from .results import Datapoint, Index, IndexVersion, Neighbor, SearchResults
+from .retry import Retry
+from .transport import AsyncTransport, Transport
+
+__all__ = [
+    "AsyncClient",
+    "AsyncTransport",
+    "Client",
+    "Datapoint",
+    "Index",
+    "IndexVersion",
+    "Neighbor",
+    "Retry",
+    "SearchResults",
+    "Transport",
+]

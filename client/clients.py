@@ -1,0 +1,277 @@
+"""`Client` and `AsyncClient`: thin shells that run the calls of `codec` over a transport."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from google.protobuf.message import Message
+from numpy.typing import ArrayLike
+
+from earshot.errors import DeadlineExceeded, FailedPrecondition, Unavailable
+
+from . import codec
+from .codec import Call, Flow
+from .grpc_transport import AsyncGrpcTransport, GrpcTransport
+from .http_transport import AsyncHttpTransport, HttpTransport
+from .results import Datapoint, Index, IndexVersion, SearchResults
+from .retry import Budget, Retry, check_timeout
+from .transport import AsyncTransport, Transport, parse_target
+
+__all__ = ["AsyncClient", "Client"]
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT = 30.0
+
+
+class _Shell(Generic[T]):
+    """What both clients know: where to, how long, how often."""
+
+    def __init__(self, target: str, transport: T, timeout: float | None, retry: Retry) -> None:
+        self.target = target
+        self._transport = transport
+        self._timeout = check_timeout(timeout)
+        self._retry = retry
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.target!r})"
+
+    def _budget(self, timeout: float | None) -> Budget:
+        if self._closed:
+            raise FailedPrecondition(f"the client of {self.target} is closed")
+        seconds = self._timeout if timeout is None else check_timeout(timeout)
+        return Budget(self._retry, seconds, self.target)
+
+
+class Client(_Shell[Transport]):
+    """A blocking client, safe to share between threads. Use it in a `with`, or call `close`.
+
+    `target` is `"127.0.0.1:8081"` or `"grpc://127.0.0.1:8081"` for gRPC and `"http://127.0.0.1:8080"` for
+    HTTP; results and errors are the same. `timeout` is the time in seconds that a call may take, retries and
+    pages included; None waits for ever. Every method takes its own `timeout` in place of the client's.
+
+    All methods raise `earshot.errors` only: DeadlineExceeded when time is up, Unavailable when nothing
+    listens or the service cannot answer now, and whatever the service says.
+
+    `transport` replaces the network, for tests and for wires of one's own.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        retry: Retry = Retry(),  # noqa: B008  # frozen
+        transport: Transport | None = None,
+    ) -> None:
+        if transport is None:
+            scheme, address = parse_target(target)
+            transport = GrpcTransport(address) if scheme == "grpc" else HttpTransport(address)
+        super().__init__(target, transport, timeout, retry)
+
+    def search(
+        self,
+        index: str,
+        text: str | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        datapoint_id: str | None = None,
+        k: int = 10,
+        per_crowding_attribute_neighbor_count: int | None = None,
+        target_recall: float | None = None,
+        approximate_neighbor_count: int | None = None,
+        fraction_leaf_nodes_to_search: float | None = None,
+        return_full_datapoint: bool = False,
+        timeout: float | None = None,
+    ) -> SearchResults:
+        """The `k` nearest neighbors of a text, a vector or a datapoint of the index; exactly one of them.
+
+        `vector`: any array or list of real numbers of shape (dimensions,), sent as float32.
+        `per_crowding_attribute_neighbor_count`: at most so many neighbors with the same crowding tag; 0 sets
+        no limit, None takes the index's own. `target_recall`: the share of the true neighbors to find, above
+        0 and at most 1; None takes the index's own. `approximate_neighbor_count` (candidates scored exactly)
+        and `fraction_leaf_nodes_to_search` (above 0, at most 1) are for experts, in place of a target.
+        `return_full_datapoint` returns vectors too.
+
+        Raises InvalidArgument naming the field, NotFound for an unknown index or datapoint,
+        FailedPrecondition for a text where the index has no model.
+        """
+        flow = codec.search(
+            index,
+            text=text,
+            vector=vector,
+            datapoint_id=datapoint_id,
+            neighbor_count=k,
+            per_crowding_attribute_neighbor_count=per_crowding_attribute_neighbor_count,
+            target_recall=target_recall,
+            approximate_neighbor_count=approximate_neighbor_count,
+            fraction_leaf_nodes_to_search_override=fraction_leaf_nodes_to_search,
+            return_full_datapoint=return_full_datapoint,
+        )
+        return self._run(flow, timeout)
+
+    def read(self, index: str, ids: Iterable[str], *, timeout: float | None = None) -> list[Datapoint]:
+        """Datapoints by id, vectors included, in the order of the ids; at most 1,000. Raises NotFound."""
+        return self._run(codec.read(index, ids), timeout)
+
+    def get_index(self, name: str, *, timeout: float | None = None) -> Index:
+        """One index as it is served now. Raises NotFound."""
+        return self._run(codec.get_index(name), timeout)
+
+    def indexes(self, *, timeout: float | None = None) -> list[Index]:
+        """All indexes, by name."""
+        return self._run(codec.indexes(), timeout)
+
+    def versions(self, index: str, *, timeout: float | None = None) -> list[IndexVersion]:
+        """All versions of an index, newest first. Raises NotFound."""
+        return self._run(codec.versions(index), timeout)
+
+    def healthy(self, *, timeout: float | None = None) -> bool:
+        """Whether a server answers at the target. Never retried."""
+        return self._transport.probe(self._budget(timeout).remaining(), ready=False)
+
+    def ready(self, *, timeout: float | None = None) -> bool:
+        """Whether the server says that it serves its indexes. Never retried."""
+        return self._transport.probe(self._budget(timeout).remaining(), ready=True)
+
+    def close(self) -> None:
+        """Closes the connections; the client cannot be used again."""
+        self._closed = True
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, flow: Flow[R], timeout: float | None) -> R:
+        budget = self._budget(timeout)
+        try:
+            call = next(flow)
+            while True:
+                call = flow.send(self._send(call, budget))
+        except StopIteration as end:
+            answer: R = end.value
+            return answer
+
+    def _send(self, call: Call, budget: Budget) -> Message:
+        while True:
+            try:
+                return self._transport.call(call.method, call.request, budget.remaining())
+            except (Unavailable, DeadlineExceeded) as error:
+                pause = budget.pause_after(error)
+            time.sleep(pause)
+
+
+class AsyncClient(_Shell[AsyncTransport]):
+    """`Client` for asyncio: the same methods, awaited. Use it in an `async with`, or await `close`.
+
+    It belongs to the event loop of its first call.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        retry: Retry = Retry(),  # noqa: B008  # frozen
+        transport: AsyncTransport | None = None,
+    ) -> None:
+        if transport is None:
+            scheme, address = parse_target(target)
+            transport = AsyncGrpcTransport(address) if scheme == "grpc" else AsyncHttpTransport(address)
+        super().__init__(target, transport, timeout, retry)
+
+    async def search(
+        self,
+        index: str,
+        text: str | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        datapoint_id: str | None = None,
+        k: int = 10,
+        per_crowding_attribute_neighbor_count: int | None = None,
+        target_recall: float | None = None,
+        approximate_neighbor_count: int | None = None,
+        fraction_leaf_nodes_to_search: float | None = None,
+        return_full_datapoint: bool = False,
+        timeout: float | None = None,
+    ) -> SearchResults:
+        """As `Client.search`."""
+        flow = codec.search(
+            index,
+            text=text,
+            vector=vector,
+            datapoint_id=datapoint_id,
+            neighbor_count=k,
+            per_crowding_attribute_neighbor_count=per_crowding_attribute_neighbor_count,
+            target_recall=target_recall,
+            approximate_neighbor_count=approximate_neighbor_count,
+            fraction_leaf_nodes_to_search_override=fraction_leaf_nodes_to_search,
+            return_full_datapoint=return_full_datapoint,
+        )
+        return await self._run(flow, timeout)
+
+    async def read(self, index: str, ids: Iterable[str], *, timeout: float | None = None) -> list[Datapoint]:
+        """As `Client.read`."""
+        return await self._run(codec.read(index, ids), timeout)
+
+    async def get_index(self, name: str, *, timeout: float | None = None) -> Index:
+        """As `Client.get_index`."""
+        return await self._run(codec.get_index(name), timeout)
+
+    async def indexes(self, *, timeout: float | None = None) -> list[Index]:
+        """As `Client.indexes`."""
+        return await self._run(codec.indexes(), timeout)
+
+    async def versions(self, index: str, *, timeout: float | None = None) -> list[IndexVersion]:
+        """As `Client.versions`."""
+        return await self._run(codec.versions(index), timeout)
+
+    async def healthy(self, *, timeout: float | None = None) -> bool:
+        """As `Client.healthy`."""
+        return await self._transport.probe(self._budget(timeout).remaining(), ready=False)
+
+    async def ready(self, *, timeout: float | None = None) -> bool:
+        """As `Client.ready`."""
+        return await self._transport.probe(self._budget(timeout).remaining(), ready=True)
+
+    async def close(self) -> None:
+        """As `Client.close`."""
+        self._closed = True
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _run(self, flow: Flow[R], timeout: float | None) -> R:
+        budget = self._budget(timeout)
+        try:
+            call = next(flow)
+            while True:
+                call = flow.send(await self._send(call, budget))
+        except StopIteration as end:
+            answer: R = end.value
+            return answer
+
+    async def _send(self, call: Call, budget: Budget) -> Message:
+        while True:
+            try:
+                return await self._transport.call(call.method, call.request, budget.remaining())
+            except (Unavailable, DeadlineExceeded) as error:
+                pause = budget.pause_after(error)
+            await asyncio.sleep(pause)

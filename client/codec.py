@@ -1,0 +1,229 @@
+"""Every call of the client without I/O: requests are built, replies are parsed, pages are followed.
+
+A call is a generator that yields a `Call` and is sent its response message, as `httpx.Auth` does it; so
+sync and async, gRPC and HTTP run the same lines.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import ArrayLike, NDArray
+
+from earshot.errors import InvalidArgument
+from earshot.v1 import datapoint_pb2, datapoint_service_pb2, index_service_pb2, search_service_pb2
+
+from .results import Datapoint, Index, IndexVersion, Neighbor, SearchResults
+
+__all__ = ["Call", "Flow", "get_index", "indexes", "read", "search", "versions"]
+
+R = TypeVar("R")
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One message to send, and the method that takes it."""
+
+    method: MethodDescriptor
+    request: Message
+
+
+Flow: TypeAlias = Generator[Call, Any, R]
+
+_SEARCH = search_service_pb2.DESCRIPTOR.services_by_name["SearchService"].methods_by_name
+_INDEX = index_service_pb2.DESCRIPTOR.services_by_name["IndexService"].methods_by_name
+_DATAPOINT = datapoint_service_pb2.DESCRIPTOR.services_by_name["DatapointService"].methods_by_name
+
+
+def search(
+    index: str, *, text: str | None, vector: ArrayLike | None, datapoint_id: str | None, **options: Any
+) -> Flow[SearchResults]:
+    """The neighbors of one text, vector or datapoint; `options` are fields of `SearchRequest`."""
+    query: dict[str, Any] = {"text": text, "vector": vector, "datapoint_id": datapoint_id}
+    given = [name for name, value in query.items() if value is not None]
+    if len(given) != 1:
+        raise InvalidArgument(
+            f"query: {' and '.join(given) or 'nothing'} given; "
+            "set exactly one of text, vector and datapoint_id",
+            field="query",
+        )
+    if vector is not None:
+        query["vector"] = datapoint_pb2.Vector(float32=_float32_bytes(vector))
+    request = _message(search_service_pb2.SearchRequest, index=_index_name(index), **query, **options)
+    reply: search_service_pb2.SearchResponse = yield Call(_SEARCH["Search"], request)
+    return SearchResults(
+        neighbors=tuple(
+            Neighbor(
+                id=found.datapoint.datapoint_id,
+                score=found.score,
+                distance=found.distance,
+                metadata=_metadata(found.datapoint.embedding_metadata),
+                crowding_tag=found.datapoint.crowding_tag or None,
+                vector=_array(found.datapoint),
+            )
+            for found in reply.neighbors
+        ),
+        index_version=reply.index_version,
+        embed_seconds=_seconds(reply.embed_duration) if reply.HasField("embed_duration") else None,
+        search_seconds=_seconds(reply.search_duration),
+    )
+
+
+def read(index: str, ids: Iterable[str]) -> Flow[list[Datapoint]]:
+    """Datapoints in the order of their ids."""
+    if isinstance(ids, str):
+        raise InvalidArgument(f"ids is the string {ids!r}; give a list: [{ids!r}]", field="ids")
+    request = _message(datapoint_service_pb2.ReadDatapointsRequest, index=_index_name(index), ids=list(ids))
+    reply: datapoint_service_pb2.ReadDatapointsResponse = yield Call(_DATAPOINT["ReadDatapoints"], request)
+    return [
+        Datapoint(
+            id=found.datapoint_id,
+            vector=_array(found),
+            crowding_tag=found.crowding_tag or None,
+            metadata=_metadata(found.embedding_metadata),
+        )
+        for found in reply.datapoints
+    ]
+
+
+def get_index(name: str) -> Flow[Index]:
+    """One index."""
+    request = index_service_pb2.GetIndexRequest(name=_index_name(name, field="name"))
+    reply: index_service_pb2.Index = yield Call(_INDEX["GetIndex"], request)
+    return _index(reply)
+
+
+def indexes() -> Flow[list[Index]]:
+    """All indexes, by name, from as many pages as there are."""
+    found: list[Index] = []
+    request = index_service_pb2.ListIndexesRequest()
+    while True:
+        reply: index_service_pb2.ListIndexesResponse = yield Call(_INDEX["ListIndexes"], request)
+        found += map(_index, reply.indexes)
+        if not reply.next_page_token:
+            return found
+        request = index_service_pb2.ListIndexesRequest(page_token=reply.next_page_token)
+
+
+def versions(index: str) -> Flow[list[IndexVersion]]:
+    """All versions of an index, newest first, from as many pages as there are."""
+    found: list[IndexVersion] = []
+    parent = _index_name(index)
+    request = index_service_pb2.ListIndexVersionsRequest(parent=parent)
+    while True:
+        reply: index_service_pb2.ListIndexVersionsResponse = yield Call(_INDEX["ListIndexVersions"], request)
+        found += map(_version, reply.versions)
+        if not reply.next_page_token:
+            return found
+        request = index_service_pb2.ListIndexVersionsRequest(parent=parent, page_token=reply.next_page_token)
+
+
+def _index_name(name: str, *, field: str = "index") -> str:
+    # Also what a path of HTTP can say: one segment, and not one that means another folder.
+    short = name.removeprefix("indexes/")
+    if "/" in short or short in {"", ".", ".."}:
+        raise InvalidArgument(
+            f"{field} {name!r} is not the name of an index: write 'indexes/podcasts' or 'podcasts'",
+            field=field,
+        )
+    return f"indexes/{short}"
+
+
+def _message(kind: type[M], **fields: Any) -> M:
+    """A message of the fields that are not None. Raises InvalidArgument naming one that does not fit."""
+    message = kind()
+    for name, value in fields.items():
+        if value is None:
+            continue
+        try:
+            message.MergeFrom(kind(**{name: value}))
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(f"{name} is {reprlib.repr(value)}: {error}", field=name) from error
+    return message
+
+
+def _float32_bytes(vector: ArrayLike) -> bytes:
+    """`vector` as the protocol wants it: little-endian float32, shape (dimensions,)."""
+    try:
+        array = np.asarray(vector)
+        if array.dtype.kind in "cSUmM":  # NumPy would parse or truncate these without a word
+            raise InvalidArgument(f"vector has dtype {array.dtype}; real numbers are needed", field="vector")
+        with np.errstate(over="ignore"):  # becomes infinite, which the server names
+            numbers = array.astype("<f4")
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"vector is not an array of numbers: {error}", field="vector") from error
+    if numbers.ndim != 1 or not numbers.size:
+        raise InvalidArgument(
+            f"vector has shape {numbers.shape}; one query is one row of numbers, shape (dimensions,)",
+            field="vector",
+        )
+    return numbers.tobytes()
+
+
+def _array(datapoint: datapoint_pb2.Datapoint) -> NDArray[np.float32] | None:
+    return np.array(datapoint.feature_vector, np.float32) if datapoint.feature_vector else None
+
+
+def _metadata(struct: Struct) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in struct.fields.items()}
+
+
+def _plain(value: Value) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return _metadata(value.struct_value)
+    if kind == "list_value":
+        return [_plain(item) for item in value.list_value.values]
+    if kind == "number_value":
+        # A Struct has doubles only; whole ones come back as the integers that JSON would show.
+        number = value.number_value
+        return int(number) if number.is_integer() else number
+    return None if kind is None or kind == "null_value" else getattr(value, kind)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.ToNanoseconds() / 1e9
+
+
+def _time(timestamp: Timestamp) -> datetime:
+    return timestamp.ToDatetime(tzinfo=UTC)
+
+
+def _index(index: index_service_pb2.Index) -> Index:
+    # A measure that is newer than this client has a number and no name here.
+    measure = index_service_pb2.DistanceMeasure.DESCRIPTOR.values_by_number.get(index.distance_measure)
+    return Index(
+        name=index.name,
+        current_version=index.current_version,
+        dimensions=index.dimensions,
+        distance_measure=measure.name if measure else "DISTANCE_MEASURE_UNSPECIFIED",
+        datapoint_count=index.datapoint_count,
+        model=index.model,
+        engine=index.engine,
+        target_recall=index.target_recall,
+        measured_recall=index.measured_recall,
+        update_time=_time(index.update_time) if index.HasField("update_time") else None,
+    )
+
+
+def _version(version: index_service_pb2.IndexVersion) -> IndexVersion:
+    return IndexVersion(
+        name=version.name,
+        current=version.current,
+        datapoint_count=version.datapoint_count,
+        measured_recall=version.measured_recall,
+        size_bytes=version.size_bytes,
+        create_time=_time(version.create_time) if version.HasField("create_time") else None,
+        complete=version.complete,
+    )

@@ -1,0 +1,204 @@
+"""HTTP, blocking and asyncio: proto JSON to the paths that the protos' `google.api.http` options declare."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from google.protobuf import json_format
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from earshot.errors import DeadlineExceeded, EarshotError, Internal, Unavailable, from_code
+
+__all__ = ["AsyncHttpTransport", "HttpTransport", "http_request", "parse_reply"]
+
+PROBES = {False: "/healthz", True: "/readyz"}
+
+# For answers that are not Earshot's own, a proxy's for instance; source: gRPC's "HTTP to gRPC Status
+# Code Mapping", so that both transports say the same.
+FOREIGN_STATUS = {
+    400: "INTERNAL",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "UNIMPLEMENTED",
+    429: "UNAVAILABLE",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "UNAVAILABLE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What goes to httpx: verb, path, query parameters and JSON body, if any."""
+
+    method: str
+    url: str
+    params: dict[str, Any] | None = None
+    json: dict[str, Any] | None = None
+
+
+class HttpTransport:
+    """Connections to `base_url`, kept open between calls."""
+
+    def __init__(self, base_url: str) -> None:
+        self._client = httpx.Client(base_url=base_url)
+
+    def call(self, method: MethodDescriptor, request: Message, timeout: float | None) -> Message:
+        """The answer to `request`, within `timeout` seconds."""
+        return parse_reply(method, *self._exchange(http_request(method, request), timeout))
+
+    def probe(self, timeout: float | None, *, ready: bool) -> bool:
+        """Whether `/healthz` or `/readyz` says yes."""
+        try:
+            return self._exchange(Outgoing("GET", PROBES[ready]), timeout)[0] == httpx.codes.OK
+        except EarshotError:
+            return False
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._client.close()
+
+    def _exchange(self, outgoing: Outgoing, timeout: float | None) -> tuple[int, bytes]:
+        left = _Remaining(timeout)
+        with (
+            _translated(),
+            self._client.stream(**_arguments(outgoing), extensions={"timeout": left}) as response,
+        ):
+            content = bytearray()
+            for chunk in response.iter_bytes():
+                content += chunk
+                left.check()
+            return response.status_code, bytes(content)
+
+
+class AsyncHttpTransport:
+    """The same for asyncio."""
+
+    def __init__(self, base_url: str) -> None:
+        self._client = httpx.AsyncClient(base_url=base_url, timeout=None)  # noqa: S113  # `_exchange` has the deadline
+
+    async def call(self, method: MethodDescriptor, request: Message, timeout: float | None) -> Message:
+        """The answer to `request`, within `timeout` seconds."""
+        return parse_reply(method, *await self._exchange(http_request(method, request), timeout))
+
+    async def probe(self, timeout: float | None, *, ready: bool) -> bool:
+        """Whether `/healthz` or `/readyz` says yes."""
+        try:
+            return (await self._exchange(Outgoing("GET", PROBES[ready]), timeout))[0] == httpx.codes.OK
+        except EarshotError:
+            return False
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._client.aclose()
+
+    async def _exchange(self, outgoing: Outgoing, timeout: float | None) -> tuple[int, bytes]:
+        with _translated():
+            async with asyncio.timeout(timeout):
+                response = await self._client.request(**_arguments(outgoing))
+        return response.status_code, response.content
+
+
+class _Remaining(dict[str, float | None]):
+    """A deadline in httpx's `timeout` extension, which holds one number a phase (connect, read, ...).
+
+    The transport below asks for it at the start of each phase and is told what is left by then.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        super().__init__(dict.fromkeys(("connect", "read", "write", "pool"), seconds))
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return default if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
+
+    def check(self) -> None:
+        """Raises DeadlineExceeded when nothing is left: a body that drips renews the phase's time."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise DeadlineExceeded("the answer was still coming in")
+
+
+def http_request(method: MethodDescriptor, request: Message) -> Outgoing:
+    """`request` as HTTP, by the method's `google.api.http` option: path, then body or query parameters."""
+    rule = next(
+        value for option, value in method.GetOptions().ListFields() if option.full_name == "google.api.http"
+    )
+    verb = rule.WhichOneof("pattern")
+    fields = json_format.MessageToDict(request)
+    names = request.DESCRIPTOR.fields_by_name
+
+    def segment(match: re.Match[str]) -> str:
+        return quote(fields.pop(names[match["name"]].json_name))
+
+    path = re.sub(r"\{(?P<name>\w+)=[^}]*\}", segment, getattr(rule, verb))
+    if rule.body:
+        return Outgoing(verb.upper(), path, json=fields)
+    return Outgoing(verb.upper(), path, params=fields)
+
+
+def parse_reply(method: MethodDescriptor, status: int, content: bytes) -> Message:
+    """The response message in `content`; raises the error that it tells of instead."""
+    if status != httpx.codes.OK:
+        raise _error(status, content)
+    try:
+        # Fields that a newer server adds are ignored, as gRPC does.
+        return json_format.Parse(content, GetMessageClass(method.output_type)(), ignore_unknown_fields=True)
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise Internal(f"the answer is not a {method.output_type.full_name}: {_excerpt(content)}") from error
+
+
+def _error(status: int, content: bytes) -> EarshotError:
+    try:
+        error = json.loads(content)["error"]
+        return from_code(error["status"], error["message"])
+    except (ValueError, KeyError, TypeError):
+        code = FOREIGN_STATUS.get(status, "INTERNAL")
+        return from_code(code, f"HTTP status {status}: {_excerpt(content)}")
+
+
+def _excerpt(content: bytes) -> str:
+    text = " ".join(content[:200].decode(errors="replace").split())
+    return text or "no content"
+
+
+def _arguments(outgoing: Outgoing) -> dict[str, Any]:
+    return {
+        "method": outgoing.method,
+        "url": outgoing.url,
+        "params": outgoing.params,
+        "json": outgoing.json,
+    }
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turns what httpx raises into the errors of gRPC for the same events."""
+    try:
+        yield
+    except (httpx.TimeoutException, TimeoutError) as error:
+        raise DeadlineExceeded(_reason(error)) from error
+    except httpx.TransportError as error:
+        raise Unavailable(_reason(error)) from error
+    except httpx.HTTPError as error:
+        raise Internal(f"the answer cannot be read: {error}") from error
+
+
+def _reason(error: BaseException) -> str:
+    # The layers below httpx wrap what the system said ("Connection refused") in less telling words.
+    while below := error.__cause__ or error.__context__:
+        error = below
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__

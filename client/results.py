@@ -1,0 +1,114 @@
+"""What the client answers with: small frozen values, vectors as NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Datapoint", "Index", "IndexVersion", "Neighbor", "SearchResults"]
+
+
+class _Stored:
+    """Equality by value although a vector is among the fields, for which `==` gives an array."""
+
+    __slots__ = ()
+    id: str
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return all(
+            np.array_equal(mine, theirs) if isinstance(mine, np.ndarray) else mine is theirs or mine == theirs
+            for mine, theirs in (
+                (getattr(self, each.name), getattr(other, each.name))
+                for each in fields(self)  # type: ignore[arg-type]  # the subclasses are dataclasses
+            )
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Datapoint(_Stored):
+    """What an index holds under an id. `vector`: float32, shape (dimensions,), as it was given."""
+
+    id: str
+    vector: NDArray[np.float32] | None
+    crowding_tag: str | None
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbor(_Stored):
+    """One result of a search.
+
+    `score` is always higher for closer; `distance` is the index's own measure (dot product,
+    1 - cosine, squared L2 or L1). `vector` (float32, shape (dimensions,)) is there where
+    `return_full_datapoint` asked for it.
+    """
+
+    id: str
+    score: float
+    distance: float
+    metadata: dict[str, Any]
+    crowding_tag: str | None = None
+    vector: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResults(Sequence[Neighbor]):
+    """The neighbors, nearest first, as a sequence; equal when they say the same, however long it took.
+
+    `index_version` is the version that answered (`indexes/podcasts/versions/v000001`);
+    `embed_seconds` is None where the query was not a text.
+    """
+
+    neighbors: tuple[Neighbor, ...]
+    index_version: str
+    embed_seconds: float | None = field(default=None, compare=False)
+    search_seconds: float = field(default=0.0, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.neighbors)
+
+    @overload
+    def __getitem__(self, position: int) -> Neighbor: ...
+    @overload
+    def __getitem__(self, position: slice) -> tuple[Neighbor, ...]: ...
+    def __getitem__(self, position: int | slice) -> Neighbor | tuple[Neighbor, ...]:
+        return self.neighbors[position]
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One index as it is served now. `name` is `indexes/podcasts`; recalls are shares of 1."""
+
+    name: str
+    current_version: str
+    dimensions: int
+    distance_measure: str
+    datapoint_count: int
+    model: str
+    engine: str
+    target_recall: float
+    measured_recall: float
+    update_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexVersion:
+    """One version of an index on disk; one that is not `complete` is never served."""
+
+    name: str
+    current: bool
+    datapoint_count: int
+    measured_recall: float
+    size_bytes: int
+    create_time: datetime | None
+    complete: bool
