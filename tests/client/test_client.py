@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from earshot import client as package
 from earshot.client import Client, Index, IndexVersion, Neighbor, Retry, SearchResults
@@ -49,7 +51,15 @@ def raising(error: EarshotError) -> Any:
     return answer
 
 
-def test_a_search_by_text_sends_what_was_asked_and_returns_every_field(client, server):
+def slowly(seconds: float, answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def answer_late(request: Any) -> Any:
+        time.sleep(seconds)
+        return answer(request)
+
+    return answer_late
+
+
+def test_a_search_by_text_sends_what_was_asked_and_returns_every_field(client: Any, server: Any) -> None:
     server.answers["Search"] = found
     results = client.search("p", "sour dough", k=3, target_recall=0.9, return_full_datapoint=True)
     assert server.asked == [
@@ -77,7 +87,7 @@ def test_a_search_by_text_sends_what_was_asked_and_returns_every_field(client, s
     assert [neighbor.id for neighbor in results] == ["a/ü 1", "b"]
 
 
-def test_a_search_by_vector_sends_float32_bytes_and_the_expert_options(client, server):
+def test_a_search_by_vector_sends_float32_bytes_and_the_expert_options(client: Any, server: Any) -> None:
     server.answers["Search"] = found
     results = client.search(
         "indexes/p",
@@ -100,7 +110,7 @@ def test_a_search_by_vector_sends_float32_bytes_and_the_expert_options(client, s
     assert results[0].vector is None
 
 
-def test_a_search_without_text_has_no_time_of_embedding(client, server):
+def test_a_search_without_text_has_no_time_of_embedding(client: Any, server: Any) -> None:
     server.answers["Search"] = lambda request: search_service_pb2.SearchResponse(index_version="v")
     results = client.search("p", datapoint_id="a")
     assert server.asked[0].datapoint_id == "a"
@@ -108,7 +118,7 @@ def test_a_search_without_text_has_no_time_of_embedding(client, server):
     assert len(results) == 0
 
 
-def test_read_returns_datapoints_in_order_with_vectors(client, server):
+def test_read_returns_datapoints_in_order_with_vectors(client: Any, server: Any) -> None:
     server.answers["ReadDatapoints"] = lambda request: datapoint_service_pb2.ReadDatapointsResponse(
         datapoints=[datapoint_pb2.Datapoint(datapoint_id=each, feature_vector=[0.1]) for each in request.ids]
     )
@@ -118,18 +128,18 @@ def test_read_returns_datapoints_in_order_with_vectors(client, server):
     assert points[0].crowding_tag is None
 
 
-def test_get_index_returns_every_field(client, server):
+def test_get_index_returns_every_field(client: Any, server: Any) -> None:
     server.answers["GetIndex"] = lambda request: index_service_pb2.Index(
         name=request.name,
         current_version=f"{request.name}/versions/v000002",
         dimensions=384,
-        distance_measure="COSINE_DISTANCE",
+        distance_measure=index_service_pb2.COSINE_DISTANCE,
         datapoint_count=2**40,
         model="m",
         engine="scann",
         target_recall=0.95,
         measured_recall=0.96,
-        update_time=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        update_time=Timestamp(seconds=1_767_323_045),
     )
     assert client.get_index("pod casts") == Index(
         "indexes/pod casts",
@@ -145,15 +155,15 @@ def test_get_index_returns_every_field(client, server):
     )
 
 
-def test_lists_follow_page_tokens_to_the_end(client, server):
-    def indexes(request):
+def test_lists_follow_page_tokens_to_the_end(client: Any, server: Any) -> None:
+    def indexes(request: Any) -> Any:
         page = int(request.page_token or 0)
         return index_service_pb2.ListIndexesResponse(
             indexes=[index_service_pb2.Index(name=f"indexes/{page}")],
             next_page_token=str(page + 1) if page < 2 else "",
         )
 
-    def versions(request):
+    def versions(request: Any) -> Any:
         return index_service_pb2.ListIndexVersionsResponse(
             versions=[index_service_pb2.IndexVersion(name=request.parent + request.page_token, size_bytes=5)],
             next_page_token="" if request.page_token else "/ü &?",
@@ -168,7 +178,9 @@ def test_lists_follow_page_tokens_to_the_end(client, server):
 
 
 @pytest.mark.parametrize("code", sorted(TABLE.keys() - {"UNAVAILABLE", "DEADLINE_EXCEEDED"}))
-def test_an_error_of_the_server_arrives_as_the_same_class_and_message_without_retry(client, server, code):
+def test_an_error_of_the_server_arrives_as_the_same_class_and_message_without_retry(
+    client: Any, server: Any, code: Any
+) -> None:
     server.answers["GetIndex"] = raising(TABLE[code].error("index 'ü' is\nnot so"))
     with pytest.raises(EarshotError) as caught:
         client.get_index("p")
@@ -177,7 +189,7 @@ def test_an_error_of_the_server_arrives_as_the_same_class_and_message_without_re
     assert len(server.asked) == 1
 
 
-def test_unavailable_is_tried_again_until_it_works(clients, server):
+def test_unavailable_is_tried_again_until_it_works(clients: Any, server: Any) -> None:
     failures = [Unavailable("a moment"), Unavailable("a moment")]
     server.answers["Search"] = lambda request: (
         raising(failures.pop())(request) if failures else found(request)
@@ -187,7 +199,7 @@ def test_unavailable_is_tried_again_until_it_works(clients, server):
     assert len(server.asked) == 3
 
 
-def test_unavailable_is_told_with_the_address_when_attempts_are_used_up(clients, server):
+def test_unavailable_is_told_with_the_address_when_attempts_are_used_up(clients: Any, server: Any) -> None:
     server.answers["Search"] = raising(Unavailable("index 'p' is being loaded"))
     address = clients.address(server)
     client = clients(address, retry=QUICK)
@@ -197,7 +209,7 @@ def test_unavailable_is_told_with_the_address_when_attempts_are_used_up(clients,
     assert len(server.asked) == 3
 
 
-def test_nothing_listening_is_unavailable_and_names_the_address(clients):
+def test_nothing_listening_is_unavailable_and_names_the_address(clients: Any) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # taken, and nobody listens
         address = clients.nowhere(bound.getsockname()[1])
@@ -208,13 +220,13 @@ def test_nothing_listening_is_unavailable_and_names_the_address(clients):
         assert not client.ready()
 
 
-def test_a_client_finds_a_server_that_starts_while_it_tries(clients, server):
+def test_a_client_finds_a_server_that_starts_while_it_tries(clients: Any, server: Any) -> None:
     ports = [int(address.rpartition(":")[2]) for address in (server.grpc, server.http)]
     server.stop()
     retry = Retry(attempts=100, initial_seconds=0.05, max_seconds=0.05)
     client = clients(clients.address(server), retry=retry, timeout=20)
 
-    def start_late():
+    def start_late() -> None:
         time.sleep(0.2)
         server.__init__(*ports)
         server.answers["Search"] = found
@@ -227,8 +239,8 @@ def test_a_client_finds_a_server_that_starts_while_it_tries(clients, server):
 
 
 @pytest.mark.parametrize("how", ["of the client", "of the call"])
-def test_a_deadline_ends_a_slow_call_and_names_address_and_time(clients, server, how):
-    server.answers["Search"] = lambda request: (time.sleep(0.5), found(request))[1]
+def test_a_deadline_ends_a_slow_call_and_names_address_and_time(clients: Any, server: Any, how: Any) -> None:
+    server.answers["Search"] = slowly(0.5, found)
     address = clients.address(server)
     client = clients(address, timeout=0.1 if how == "of the client" else 30)
     started = time.monotonic()
@@ -238,11 +250,10 @@ def test_a_deadline_ends_a_slow_call_and_names_address_and_time(clients, server,
     assert caught.value.message == f"{address} did not answer within 0.1 seconds"
 
 
-def test_a_deadline_spans_all_pages(clients, server):
-    server.answers["ListIndexes"] = lambda request: (
-        time.sleep(0.02),
-        index_service_pb2.ListIndexesResponse(next_page_token="again"),
-    )[1]
+def test_a_deadline_spans_all_pages(clients: Any, server: Any) -> None:
+    server.answers["ListIndexes"] = slowly(
+        0.02, lambda request: index_service_pb2.ListIndexesResponse(next_page_token="again")
+    )
     client = clients(clients.address(server))
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded):
@@ -250,7 +261,7 @@ def test_a_deadline_spans_all_pages(clients, server):
     assert time.monotonic() - started < 0.4
 
 
-def test_a_pause_is_not_begun_when_the_deadline_would_pass(clients, server):
+def test_a_pause_is_not_begun_when_the_deadline_would_pass(clients: Any, server: Any) -> None:
     server.answers["Search"] = raising(Unavailable("no"))
     client = clients(clients.address(server), retry=Retry(attempts=50, initial_seconds=1, max_seconds=1))
     started = time.monotonic()
@@ -259,7 +270,9 @@ def test_a_pause_is_not_begun_when_the_deadline_would_pass(clients, server):
     assert time.monotonic() - started < 0.35
 
 
-def test_ready_and_healthy_tell_a_serving_server_from_one_that_is_only_alive(client, server):
+def test_ready_and_healthy_tell_a_serving_server_from_one_that_is_only_alive(
+    client: Any, server: Any
+) -> None:
     assert client.healthy()
     assert client.ready()
     server.is_ready = False
@@ -267,7 +280,7 @@ def test_ready_and_healthy_tell_a_serving_server_from_one_that_is_only_alive(cli
     assert not client.ready()
 
 
-def test_a_closed_client_says_so(client):
+def test_a_closed_client_says_so(client: Any) -> None:
     client.close()
     for call in (client.indexes, client.ready):
         with pytest.raises(FailedPrecondition, match="closed"):
@@ -297,33 +310,35 @@ BAD = [
 
 
 @pytest.mark.parametrize(("call", "message"), BAD, ids=[message for _, message in BAD])
-def test_what_cannot_be_sent_is_refused_before_anything_is_sent(client, server, call, message):
+def test_what_cannot_be_sent_is_refused_before_anything_is_sent(
+    client: Any, server: Any, call: Any, message: Any
+) -> None:
     with pytest.raises(InvalidArgument, match=message):
         call(client)
     assert server.asked == []
 
 
-def test_an_answer_of_many_megabytes_arrives(client, server):
+def test_an_answer_of_many_megabytes_arrives(client: Any, server: Any) -> None:
     answer = search_service_pb2.SearchResponse(index_version="x" * 20_000_000)
     server.answers["Search"] = lambda request: answer
     assert client.search("p", "x").index_version == answer.index_version
 
 
 @pytest.mark.parametrize("transport", ["grpc", "http"])
-def test_threads_share_one_client(server, transport):
+def test_threads_share_one_client(server: Any, transport: Any) -> None:
     server.answers["GetIndex"] = lambda request: index_service_pb2.Index(name=request.name)
     with Client(getattr(server, transport)) as client, ThreadPoolExecutor(8) as pool:
         names = [f"indexes/{number}" for number in range(200)]
         assert [index.name for index in pool.map(client.get_index, names)] == names
 
 
-def test_an_unknown_name_is_not_found_through_a_context_manager(server):
+def test_an_unknown_name_is_not_found_through_a_context_manager(server: Any) -> None:
     server.answers["GetIndex"] = raising(NotFound("index 'p' does not exist; there are: none"))
     with Client(f"grpc://{server.grpc}") as client, pytest.raises(NotFound, match="there are: none"):
         client.get_index("p")
 
 
-def test_all_is_sorted_and_complete():
+def test_all_is_sorted_and_complete() -> None:
     assert package.__all__ == sorted(package.__all__)
     public = {name for name, value in vars(package).items() if isinstance(value, type)}
     assert public == set(package.__all__)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
@@ -55,16 +56,14 @@ REQUESTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("method", "request_", "line", "body"), REQUESTS, ids=[row[0].name for row in REQUESTS]
-)
-def test_a_request_goes_where_the_proto_says(method, message, line, body):
+@pytest.mark.parametrize(("method", "message", "line", "body"), REQUESTS)
+def test_a_request_goes_where_the_proto_says(method: Any, message: Any, line: Any, body: Any) -> None:
     outgoing = http_request(method, message)
     assert (outgoing.method, outgoing.url, outgoing.params) == line
     assert outgoing.json == body
 
 
-def test_fields_of_a_newer_server_are_ignored():
+def test_fields_of_a_newer_server_are_ignored() -> None:
     content = b'{"name": "indexes/p", "colour": "red", "distanceMeasure": "NEW_DISTANCE"}'
     assert parse_reply(_INDEX["GetIndex"], 200, content) == index_service_pb2.Index(name="indexes/p")
 
@@ -84,7 +83,9 @@ def test_fields_of_a_newer_server_are_ignored():
         (418, b'{"error": {"status": "TEAPOT", "message": "short"}}', Internal, "short"),
     ],
 )
-def test_an_answer_that_is_not_earshots_is_shown_and_classed_as_grpc_would(status, content, kind, message):
+def test_an_answer_that_is_not_earshots_is_shown_and_classed_as_grpc_would(
+    status: Any, content: Any, kind: Any, message: Any
+) -> None:
     with pytest.raises(EarshotError) as caught:
         parse_reply(_INDEX["GetIndex"], status, content)
     assert type(caught.value) is kind
@@ -114,7 +115,7 @@ def listener(handle: Callable[[socket.socket], None]) -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-def test_a_body_that_drips_does_not_outlive_the_deadline():
+def test_a_body_that_drips_does_not_outlive_the_deadline() -> None:
     def drip(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
         try:
@@ -141,7 +142,7 @@ def test_a_body_that_drips_does_not_outlive_the_deadline():
     ],
     ids=["hangs up", "body cut short", "not HTTP", "not gzip"],
 )
-def test_a_broken_answer_is_an_error_of_ours(answer, kind):
+def test_a_broken_answer_is_an_error_of_ours(answer: Any, kind: Any) -> None:
     with (
         listener(lambda connection: connection.sendall(answer)) as address,
         Client(address, retry=Retry(attempts=1), timeout=5) as client,

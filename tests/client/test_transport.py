@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from earshot.errors import InvalidArgument
         ("https://search.example/earshot/", "https", "https://search.example/earshot/"),
     ],
 )
-def test_the_target_decides_the_transport(target, scheme, address):
+def test_the_target_decides_the_transport(target: Any, scheme: Any, address: Any) -> None:
     assert parse_target(target) == (scheme, address)
 
 
@@ -42,13 +43,13 @@ def test_the_target_decides_the_transport(target, scheme, address):
         "h:x",
     ],
 )
-def test_a_wrong_target_is_refused_with_what_would_be_right(target):
+def test_a_wrong_target_is_refused_with_what_would_be_right(target: Any) -> None:
     with pytest.raises(InvalidArgument, match="write 'host:port'") as caught:
         Client(target)
     assert repr(target) in caught.value.message
 
 
-def test_the_client_needs_neither_engine_nor_model_nor_server():
+def test_the_client_needs_neither_engine_nor_model_nor_server() -> None:
     script = """
 import sys
 for name in ("scann", "onnxruntime", "onnx", "pyarrow", "fastapi", "uvicorn", "tokenizers", "grpc_health",
