@@ -28,16 +28,13 @@ def decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind, strict=False)
     except msgspec.ValidationError:
-        raw = msgspec.json.decode(body)
-        camel = _camel_keys(raw)
-        if camel != raw:
-            try:
-                return msgspec.convert(camel, type=kind, strict=False)
-            except msgspec.ValidationError as second:
-                error = second
-        raise InvalidArgument(_explain(str(error), camel)) from error
+        raw = _camel_keys(msgspec.json.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"the body is not JSON: {error}") from error
+    try:
+        return msgspec.convert(raw, type=kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(_explain(str(error), raw)) from error
 
 
 def error_body(error: EarshotError) -> bytes:

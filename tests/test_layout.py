@@ -17,7 +17,7 @@ def test_root_folders_are_never_imported_under_their_own_names() -> None:
     code = (
         "import sys, earshot.cli.main, earshot.server, earshot.client\n"
         "taken = {'index', 'server', 'client', 'jobs', 'cli', 'embedding', 'errors'} & set(sys.modules)\n"
-        "sys.exit(', '.join(taken))"
+        "sys.exit(', '.join(taken) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT.parent)
 
