@@ -24,7 +24,7 @@ from .registry import Registry
 from .service import Service
 from .settings import Settings
 
-__all__ = ["Addresses", "running", "serve"]
+__all__ = ["Addresses", "listen", "running", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
     threads = settings.threads or os.cpu_count() or 1
     with contextlib.ExitStack() as stack:
         executor = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="earshot"))
-        listener = stack.enter_context(_listen(settings.host, settings.port))
+        listener = stack.enter_context(listen(settings.host, settings.port))
         grpc_face = GrpcFace(
             service,
             executor,
@@ -109,7 +109,8 @@ def serve(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:
     asyncio.run(main())
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises Unavailable, naming the port, where it is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

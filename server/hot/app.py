@@ -1,0 +1,150 @@
+"""One ASGI application for gRPC and HTTP: the content type decides. Runs in any ASGI server with trailers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+from earshot.errors import EarshotError, Internal, Unavailable, Unimplemented
+
+from .asgi import Application, Receive, Scope, Send, patient_receive, patient_send
+from .calls import Call, Vanished, Watch
+from .framing import ACCEPT_ENCODING, OK_TRAILERS, WINDOW_BITS, Headers, frame, is_grpc, status_trailers
+
+__all__ = ["HotApp", "Streaming", "Unary"]
+
+log = logging.getLogger(__name__)
+
+Unary = Callable[[bytes, float | None], Awaitable[bytes]]
+"""From a request and its deadline, a `time.monotonic()` or None, to the answer."""
+
+Streaming = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+"""From requests to answers, each in its own time: server, client and bidirectional streaming."""
+
+_HEADERS: Headers = [(b"content-type", b"application/grpc"), ACCEPT_ENCODING]
+_START = {"type": "http.response.start", "status": 200, "headers": _HEADERS, "trailers": True}
+_OK = {"type": "http.response.trailers", "headers": OK_TRAILERS}
+
+
+class HotApp:
+    """Serves `unary` and `streaming`, by path such as `/package.Service/Method`, and `http` for the rest."""
+
+    def __init__(
+        self,
+        unary: Mapping[str, Unary],
+        streaming: Mapping[str, Streaming],
+        http: Application,
+        *,
+        max_message_bytes: int,
+    ) -> None:
+        self._unary = unary
+        self._streaming = streaming
+        self._http = http
+        self._max_message_bytes = max_message_bytes
+        self._calls = Watch()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it; never raises for anything a client does."""
+        headers = dict(scope["headers"])
+        if not headers.get(b"content-type", b"").startswith(b"application/grpc"):
+            await self._http(scope, patient_receive(receive), patient_send(send))
+            return
+        try:
+            await self._grpc(scope, headers, receive, send)
+        except (Vanished, OSError):  # ASGI servers raise OSError from send() to a client that is gone
+            log.debug("a client vanished")
+
+    def end_calls(self) -> None:
+        """Ends what still runs, with UNAVAILABLE."""
+        self._calls.end_all(Unavailable("the server is shutting down"))
+
+    async def _grpc(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+        if not is_grpc(headers[b"content-type"]) or scope["method"] != "POST":
+            status = 405 if scope["method"] != "POST" else 415
+            await send({"type": "http.response.start", "status": status, "headers": [(b"allow", b"POST")]})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        path = scope["path"]
+        try:
+            call = Call(headers, receive, self._max_message_bytes)
+            if (unary := self._unary.get(path)) is not None:
+                await self._answer_one(unary, call, send)
+            elif (streaming := self._streaming.get(path)) is not None:
+                await self._answer_many(streaming, call, send)
+            else:
+                raise Unimplemented(f"there is no method {path}")
+        except EarshotError as error:
+            await _fail(error, send)
+
+    async def _answer_one(self, method: Unary, call: Call, send: Send) -> None:
+        message = await call.message()
+        self._calls.enter(call)
+        try:
+            answer = await method(message, call.deadline)
+        except EarshotError:
+            raise
+        except asyncio.CancelledError:
+            raise _reason(call) from None
+        except Exception:
+            log.exception("a request failed in a way that was not foreseen")
+            raise Internal("internal error; the server's log has the cause") from None
+        finally:
+            self._calls.leave(call)
+        if call.encoding in WINDOW_BITS:
+            await send({**_START, "headers": [*_HEADERS, (b"grpc-encoding", call.encoding)]})
+        else:
+            await send(_START)
+        await send({"type": "http.response.body", "body": frame(answer, call.encoding)})
+        await send(_OK)
+
+    async def _answer_many(self, method: Streaming, call: Call, send: Send) -> None:
+        send = patient_send(send)
+        has_started = False
+        failure: EarshotError | None = None
+        self._calls.enter(call)
+        try:
+            async for answer in method(call.messages()):
+                if not has_started:
+                    await send(_START)
+                    has_started = True
+                await send({"type": "http.response.body", "body": frame(answer), "more_body": True})
+        except EarshotError as error:
+            failure = error
+        except asyncio.CancelledError:
+            reason = _reason(call)
+            if not isinstance(reason, EarshotError):
+                raise reason from None
+            failure = reason
+        except Vanished:
+            raise
+        except Exception:
+            log.exception("a stream failed in a way that was not foreseen")
+            failure = Internal("internal error; the server's log has the cause")
+        finally:
+            self._calls.leave(call)
+        if not has_started:
+            if failure is not None:
+                raise failure
+            await send(_START)
+        await send({"type": "http.response.body", "body": b""})
+        await send(
+            {"type": "http.response.trailers", "headers": status_trailers(failure)} if failure else _OK
+        )
+
+
+def _reason(call: Call) -> EarshotError | Vanished | asyncio.CancelledError:
+    """Why a call's task was cancelled: by the watch, or by somebody else, whose business it is."""
+    if call.failure is None:
+        return asyncio.CancelledError()
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+    return call.failure
+
+
+async def _fail(error: EarshotError, send: Send) -> None:
+    """An answer of nothing but a status, which gRPC calls trailers-only: it travels in the headers."""
+    headers = [*_HEADERS, *status_trailers(error)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

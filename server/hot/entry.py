@@ -1,0 +1,128 @@
+"""What runs inside Envoy's process: `app` puts the service together at start and drains it at the end.
+
+It drains when the supervisor asks by closing its end of a pipe, which also happens when it dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from earshot.index import Store
+
+from ..embedders import Embedders
+from ..grpc_methods import METHODS, SERVICES, Method, search_request
+from ..http_face import http_app
+from ..registry import Registry
+from ..service import Service
+from ..settings import Settings
+from .admin import Admin
+from .app import HotApp, Streaming, Unary
+from .asgi import Application, Receive, Scope, Send
+from .encode import ProtobufAnswers
+from .http import HotHttp
+from .search import Searcher
+from .standard import HEALTH_SERVICE, REFLECTION_SERVICES, Health, Reflection
+
+__all__ = ["ENVIRONMENT", "app"]
+
+log = logging.getLogger(__name__)
+
+ENVIRONMENT = "EARSHOT_HOT"
+DRAIN_SECONDS = 30.0
+QUIET_SECONDS = 0.2  # without a request, before the process goes
+SEARCH = "/earshot.v1.SearchService/Search"
+
+
+class _Server:
+    """The parts of a running server, and how it ends."""
+
+    def __init__(self, settings: Settings, admin: Admin) -> None:
+        self._admin = admin
+        self.registry = Registry(Store(settings.data_dir), poll_seconds=settings.poll_seconds)
+        service = Service(self.registry, Embedders(settings.cache_dir))
+        threads = settings.threads or os.cpu_count() or 1
+        self.executor = ThreadPoolExecutor(threads, thread_name_prefix="earshot")
+        self.engine = ThreadPoolExecutor(threads, thread_name_prefix="earshot-engine")
+        searcher = Searcher(service, self.executor, self.engine, slots=max(1, threads - 1))
+        self.health = Health(SERVICES)
+        answers = ProtobufAnswers()
+
+        async def search(data: bytes, deadline: float | None) -> bytes:
+            return await searcher.search(search_request(data), answers, deadline)
+
+        unary: dict[str, Unary] = {path: self._off_loop(service, method) for path, method in METHODS.items()}
+        unary[SEARCH] = search
+        unary[f"/{HEALTH_SERVICE}/Check"] = self.health.check
+        unary[f"/{HEALTH_SERVICE}/List"] = self.health.list
+        reflection = Reflection((*SERVICES, HEALTH_SERVICE, REFLECTION_SERVICES[1]))
+        streaming: dict[str, Streaming] = {
+            f"/{name}/ServerReflectionInfo": reflection.info for name in REFLECTION_SERVICES
+        }
+        streaming[f"/{HEALTH_SERVICE}/Watch"] = self.health.watch
+        limit = settings.max_message_bytes
+        http: Application = http_app(service, self.executor, max_message_bytes=limit)
+        self.http = HotHttp(searcher, http, max_message_bytes=limit)
+        self.app = HotApp(unary, streaming, self.http, max_message_bytes=limit)
+
+    def _off_loop(self, service: Service, method: Method) -> Unary:
+        async def call(data: bytes, deadline: float | None) -> bytes:
+            del deadline
+            return await asyncio.get_running_loop().run_in_executor(self.executor, method, service, data)
+
+        return call
+
+    async def drain(self) -> None:
+        """Says NOT_SERVING, takes no new connections, lets requests finish, then ends the process."""
+        log.info("draining: running requests finish, new ones are refused")
+        self.health.shut_down()
+        self.http.is_draining = True
+        await asyncio.to_thread(self._admin.drain, DRAIN_SECONDS, QUIET_SECONDS)
+        self.app.end_calls()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def close(self) -> None:
+        self.registry.stop()
+        self.engine.shutdown()
+        self.executor.shutdown()
+
+
+class _Entry:
+    def __init__(self) -> None:
+        self._app: Application | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._app is None:
+            assert scope["type"] == "lifespan"
+            await self._lifespan(receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        told: dict[str, Any] = json.loads(os.environ[ENVIRONMENT])
+        server = _Server(Settings(**told["settings"]), Admin(told["admin"]))
+        await asyncio.to_thread(server.registry.start)
+        loop = asyncio.get_running_loop()
+        draining: list[asyncio.Task[None]] = []  # asyncio itself keeps only weak references
+
+        def supervisor_closed_the_pipe() -> None:
+            loop.remove_reader(told["pipe"])
+            draining.append(loop.create_task(server.drain()))
+
+        loop.add_reader(told["pipe"], supervisor_closed_the_pipe)
+        self._app = server.app
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await loop.run_in_executor(None, partial(server.close))
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+app = _Entry()

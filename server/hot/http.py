@@ -1,0 +1,88 @@
+"""HTTP on the hot face: the search endpoint goes straight to the batcher, all else to the FastAPI app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from earshot.errors import EarshotError, Internal, InvalidArgument, row_of
+
+from .. import messages
+from ..json_codec import decode, encode, error_body
+from .asgi import Application, Receive, Scope, Send
+from .encode import JsonAnswers
+from .search import Searcher
+
+__all__ = ["HotHttp"]
+
+log = logging.getLogger(__name__)
+
+_PREFIX, _SUFFIX = "/v1/indexes/", ":search"
+_JSON = [(b"content-type", b"application/json")]
+
+
+class HotHttp:
+    """The same endpoints as `http_app`, and `/readyz` says so when the server is about to go."""
+
+    def __init__(self, searcher: Searcher, http: Application, *, max_message_bytes: int) -> None:
+        self._searcher = searcher
+        self._http = http
+        self._answers = JsonAnswers()
+        self._max_message_bytes = max_message_bytes
+        self.is_draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
+        path = scope["path"]
+        if scope["method"] == "POST" and path.startswith(_PREFIX) and path.endswith(_SUFFIX):
+            name = path[len(_PREFIX) : -len(_SUFFIX)]
+            if "/" not in name:
+                await self._search(name, receive, send)
+                return
+        if self.is_draining and path == "/readyz":
+            await _respond(send, 503, encode({"status": "draining"}))
+            return
+        await self._http(scope, receive, send)
+
+    async def _search(self, name: str, receive: Receive, send: Send) -> None:
+        try:
+            body = await self._body(receive)
+            if body is None:
+                return
+            request = msgspec.structs.replace(decode(body, messages.SearchRequest), index=name)
+            answer = await self._searcher.search(request, self._answers, None)
+        except EarshotError as error:
+            await _respond(send, row_of(error).http, error_body(error))
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("a request failed in a way that was not foreseen")
+            failure = Internal("internal error; the server's log has the cause")
+            await _respond(send, row_of(failure).http, error_body(failure))
+        else:
+            await _respond(send, 200, answer)
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """None where the client is gone."""
+        received = b""
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            chunk: bytes = message.get("body", b"")
+            received += chunk
+            if len(received) > self._max_message_bytes:
+                raise InvalidArgument(
+                    f"body: more than {self._max_message_bytes} bytes; the limit is max_message_bytes",
+                    field="body",
+                )
+            if not message.get("more_body", False):
+                return received
+
+
+async def _respond(send: Send, status: int, body: bytes) -> None:
+    headers = [*_JSON, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

