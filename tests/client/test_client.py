@@ -76,7 +76,7 @@ def test_a_search_by_text_sends_what_was_asked_and_returns_every_field(client: A
         "year": 2020,
         "half": 0.5,
         "yes": True,
-        "none": None,
+        "no": None,
         "list": [1, {"deep": "x"}],
     }
     first = Neighbor("a/ü 1", 1 / 3, 0.1, metadata, "show", np.array([0.1, -2.5, 1e-30], np.float32))
