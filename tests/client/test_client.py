@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -49,14 +49,6 @@ def raising(error: EarshotError) -> Any:
         raise error
 
     return answer
-
-
-def slowly(seconds: float, answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def answer_late(request: Any) -> Any:
-        time.sleep(seconds)
-        return answer(request)
-
-    return answer_late
 
 
 def test_a_search_by_text_sends_what_was_asked_and_returns_every_field(client: Any, server: Any) -> None:
@@ -239,35 +231,38 @@ def test_a_client_finds_a_server_that_starts_while_it_tries(clients: Any, server
 
 
 @pytest.mark.parametrize("how", ["of the client", "of the call"])
-def test_a_deadline_ends_a_slow_call_and_names_address_and_time(clients: Any, server: Any, how: Any) -> None:
-    server.answers["Search"] = slowly(0.5, found)
+def test_a_deadline_ends_a_slow_call_and_names_address_and_time(clients: Any, server: Any, how: str) -> None:
+    released = threading.Event()
+
+    def late(request: Any) -> Any:
+        released.wait(30)
+        return found(request)
+
+    server.answers["Search"] = late
     address = clients.address(server)
     client = clients(address, timeout=0.1 if how == "of the client" else 30)
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded) as caught:
         client.search("p", "x", timeout=0.1 if how == "of the call" else None)
-    assert 0.09 < time.monotonic() - started < 0.4
+    assert 0.09 < time.monotonic() - started < 5
     assert caught.value.message == f"{address} did not answer within 0.1 seconds"
+    released.set()
 
 
 def test_a_deadline_spans_all_pages(clients: Any, server: Any) -> None:
-    server.answers["ListIndexes"] = slowly(
-        0.02, lambda request: index_service_pb2.ListIndexesResponse(next_page_token="again")
-    )
-    client = clients(clients.address(server))
-    started = time.monotonic()
+    page = index_service_pb2.ListIndexesResponse(next_page_token="again")
+    server.answers["ListIndexes"] = lambda request: page
     with pytest.raises(DeadlineExceeded):
-        client.indexes(timeout=0.2)
-    assert time.monotonic() - started < 0.4
+        clients(clients.address(server)).indexes(timeout=0.2)
 
 
 def test_a_pause_is_not_begun_when_the_deadline_would_pass(clients: Any, server: Any) -> None:
     server.answers["Search"] = raising(Unavailable("no"))
-    client = clients(clients.address(server), retry=Retry(attempts=50, initial_seconds=1, max_seconds=1))
+    an_age = Retry(attempts=50, initial_seconds=1e12, max_seconds=1e12)
     started = time.monotonic()
     with pytest.raises(Unavailable):
-        client.search("p", "x", timeout=0.3)
-    assert time.monotonic() - started < 0.35
+        clients(clients.address(server), retry=an_age).search("p", "x", timeout=20)
+    assert time.monotonic() - started < 10
 
 
 def test_ready_and_healthy_tell_a_serving_server_from_one_that_is_only_alive(

@@ -129,7 +129,7 @@ def test_a_body_that_drips_does_not_outlive_the_deadline() -> None:
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=r"within 0\.2 seconds"):
             client.indexes(timeout=0.2)
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(
