@@ -83,11 +83,15 @@ class _Server:
         log.info("draining: running requests finish, new ones are refused")
         self.health.shut_down()
         self.http.is_draining = True
-        await asyncio.to_thread(self._admin.drain, DRAIN_SECONDS, QUIET_SECONDS)
+        try:
+            await asyncio.to_thread(self._admin.drain, DRAIN_SECONDS, QUIET_SECONDS)
+        except OSError:
+            log.exception("the drain failed; the process ends now")
         self.app.end_calls()
         os.kill(os.getpid(), signal.SIGTERM)
 
     def close(self) -> None:
+        """Ends the threads."""
         self.registry.stop()
         self.engine.shutdown()
         self.executor.shutdown()

