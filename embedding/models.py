@@ -26,7 +26,7 @@ Report: TypeAlias = Callable[[str], None]
 """Called with a few words before each step of the first use."""
 
 # Raise it when `onnx_graph` changes what a vector is: cached graphs and cached vectors go stale together.
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

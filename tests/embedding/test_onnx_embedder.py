@@ -61,8 +61,8 @@ def test_nearer_in_meaning_is_nearer_in_space(embedder: Embedder) -> None:
 def test_int8_agrees_with_float(int8: Embedder, float32: Embedder) -> None:
     small, exact = int8.embed(TEXTS), float32.embed(TEXTS)
     cosines = (small * exact).sum(axis=1)
-    assert cosines.mean() > 0.99
-    assert cosines.min() > 0.98
+    assert cosines.mean() > 0.995
+    assert cosines.min() > 0.99
     query = "sourdough for beginners"
     order_small = np.argsort(-small @ int8.embed([query])[0])
     order_exact = np.argsort(-exact @ float32.embed([query])[0])
