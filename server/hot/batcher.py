@@ -131,7 +131,7 @@ class Batcher(Generic[Key, Item, Result]):
         try:
             outcomes = self._outcomes(key, [entry.item for entry in batch])
         except BaseException as error:  # noqa: BLE001  # whoever waits must hear of it, whatever it is
-            outcomes = [error] * len(batch)
+            outcomes = [RuntimeError(f"the engine's thread ended: {error!r}")] * len(batch)
         loop.call_soon_threadsafe(self._finish, batch, outcomes)
 
     def _outcomes(self, key: Key, items: list[Item]) -> Sequence[Result | BaseException]:

@@ -58,9 +58,10 @@ class Health:
             if status != last:
                 yield _response(status)
                 last = status
-            if self._is_shut_down:
+            elif self._is_shut_down:
                 return
-            await self._changed.wait()
+            else:
+                await self._changed.wait()
 
     def shut_down(self) -> None:
         """From now on nothing is serving; watchers hear it and are let go."""

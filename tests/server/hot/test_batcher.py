@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from earshot.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
+from earshot.server.hot.batcher import Batcher
+
+
+class Engine:
+    """Doubles numbers; its first call waits until `go` is set, as a busy engine would."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, list[int]]] = []
+        self.go = threading.Event()
+        self.is_busy = threading.Event()
+
+    def run(self, key: str, items: Sequence[int]) -> list[int]:
+        self.batches.append((key, list(items)))
+        self.is_busy.set()
+        self.go.wait(10)
+        if any(item < 0 for item in items):
+            raise InvalidArgument("negative")
+        return [2 * item for item in items]
+
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+def batcher_of(engine: Engine, *, slots: int = 1, max_batch: int = 64, max_waiting: int = 1000):  # type: ignore[no-untyped-def]
+    executor = ThreadPoolExecutor(slots)
+    return Batcher(engine.run, executor, slots=slots, max_batch=max_batch, max_waiting=max_waiting)
+
+
+async def until_busy(engine: Engine) -> None:
+    assert await asyncio.to_thread(engine.is_busy.wait, 10)
+
+
+async def test_items_that_come_in_one_turn_of_the_loop_go_together_at_once(engine: Engine) -> None:
+    engine.go.set()
+    batcher = batcher_of(engine)
+    assert await asyncio.gather(*(batcher.submit("lane", "key", n) for n in range(5))) == [0, 2, 4, 6, 8]
+    assert engine.batches == [("key", [0, 1, 2, 3, 4])]
+
+
+async def test_nothing_waits_while_the_engine_is_idle(engine: Engine) -> None:
+    engine.go.set()
+    batcher = batcher_of(engine)
+    started = time.perf_counter()
+    for n in range(20):
+        assert await batcher.submit("lane", "key", n) == 2 * n
+    assert time.perf_counter() - started < 1
+    assert len(engine.batches) == 20
+
+
+async def test_what_comes_while_the_engine_is_busy_goes_together_by_key(engine: Engine) -> None:
+    batcher = batcher_of(engine, max_batch=3)
+    first = batcher.submit("lane", "a", 0)
+    await until_busy(engine)
+    futures = [batcher.submit("lane", key, n) for n, key in enumerate("aabaab", start=1)]
+    engine.go.set()
+    assert await asyncio.gather(first, *futures) == [0, 2, 4, 6, 8, 10, 12]
+    assert engine.batches == [("a", [0]), ("a", [1, 2, 4]), ("b", [3, 6]), ("a", [5])]
+
+
+async def test_a_flood_on_one_lane_does_not_hold_up_another(engine: Engine) -> None:
+    batcher = batcher_of(engine, max_batch=2)
+    first = batcher.submit("loud", "k", 0)
+    await until_busy(engine)
+    loud = [batcher.submit("loud", "k", n) for n in range(1, 9)]
+    quiet = batcher.submit("quiet", "q", 9)
+    engine.go.set()
+    await asyncio.gather(first, *loud, quiet)
+    assert [key for key, _ in engine.batches].index("q") == 2
+
+
+async def test_a_bad_item_fails_alone(engine: Engine) -> None:
+    engine.go.set()
+    batcher = batcher_of(engine)
+    outcomes = await asyncio.gather(
+        *(batcher.submit("lane", "key", n) for n in (1, -1, 3)), return_exceptions=True
+    )
+    assert [outcomes[0], outcomes[2]] == [2, 6]
+    assert isinstance(outcomes[1], InvalidArgument)
+
+
+@pytest.mark.parametrize("error", [ValueError("boom"), SystemExit(1), KeyboardInterrupt()])
+async def test_whatever_the_engine_raises_reaches_everyone_who_waits(error: BaseException) -> None:
+    def run(key: str, items: Sequence[int]) -> list[int]:
+        raise error
+
+    batcher = Batcher(run, ThreadPoolExecutor(1), slots=1, max_batch=8, max_waiting=8)
+    for _ in range(3):  # the slot is free again each time
+        outcomes = await asyncio.gather(
+            *(batcher.submit("lane", "key", n) for n in range(3)), return_exceptions=True
+        )
+        assert all(isinstance(outcome, (ValueError, RuntimeError)) for outcome in outcomes)
+
+
+async def test_the_cancelled_and_the_late_cost_no_engine_time(engine: Engine) -> None:
+    batcher = batcher_of(engine)
+    first = batcher.submit("lane", "key", 0)
+    await until_busy(engine)
+    cancelled = batcher.submit("lane", "key", 1)
+    late = batcher.submit("lane", "key", 2, time.monotonic() - 1)
+    in_time = batcher.submit("lane", "key", 3, time.monotonic() + 60)
+    cancelled.cancel()
+    engine.go.set()
+    assert await asyncio.gather(first, in_time) == [0, 6]
+    with pytest.raises(DeadlineExceeded):
+        await late
+    assert engine.batches == [("key", [0]), ("key", [3])]
+
+
+async def test_beyond_the_bound_it_says_so_at_once_and_other_lanes_go_on(engine: Engine) -> None:
+    batcher = batcher_of(engine, max_waiting=2)
+    first = batcher.submit("full", "key", 0)
+    await until_busy(engine)
+    waiting = [batcher.submit("full", "key", n) for n in (1, 2)]
+    with pytest.raises(ResourceExhausted, match="2 requests wait"):
+        batcher.submit("full", "key", 3)
+    other = batcher.submit("other", "key", 4)
+    engine.go.set()
+    assert await asyncio.gather(first, *waiting, other) == [0, 2, 4, 8]
+
+
+async def test_cancelled_items_do_not_count_as_waiting_for_ever(engine: Engine) -> None:
+    engine.go.set()
+    batcher = batcher_of(engine, max_waiting=4)
+    for _ in range(20):
+        for n in range(4):
+            batcher.submit("lane", "key", n).cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert await batcher.submit("lane", "key", 7) == 14
