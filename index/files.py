@@ -10,7 +10,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from earshot.errors import DataLoss, EarshotError, PermissionDenied, ResourceExhausted
@@ -41,6 +44,17 @@ def explained(path: Path) -> Iterator[None]:
             raise
         kind, advice = _ADVICE[error.errno]
         raise kind(f"cannot write {error.filename or path}: {error.strerror}; {advice}") from error
+
+
+def save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write a C-contiguous array as `.npy`. `numpy.save` would not notice a short write.
+
+    Raises:
+        OSError: It cannot be written whole.
+    """
+    with path.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array))
+        stream.write(array.data.cast("B"))
 
 
 def checksum(path: Path) -> str:

@@ -151,10 +151,13 @@ class Index:
         )
         return cls(shard, manifest)
 
-    def save(self, folder: str | os.PathLike[str], **manifest: Any) -> None:
+    def save(self, folder: str | os.PathLike[str], **manifest: Any) -> Manifest:
         """Write the index into a new or empty folder; fields of its manifest can be given.
 
         `Store.publish` does this so that a crash leaves the old version or the new.
+
+        Returns:
+            The manifest as written, with every file's size and checksum.
 
         Raises:
             InvalidArgument: The folder is not empty.
@@ -166,8 +169,9 @@ class Index:
             raise InvalidArgument(f"{path} is not empty", field="folder")
         (path / _SHARD).mkdir()
         self._shard.save(path / _SHARD)
-        self.manifest = msgspec.structs.replace(self.manifest, **manifest, files=list_files(path))
-        write_manifest(self.manifest, path)
+        written = msgspec.structs.replace(self.manifest, **manifest, files=list_files(path))
+        write_manifest(written, path)
+        return written
 
     def __len__(self) -> int:
         return len(self._shard)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,7 @@ class SearchResult:
             FailedPrecondition: pandas is not installed.
         """
         try:
-            return self.to_arrow().to_pandas()
+            import_module("pandas")
         except ImportError as error:
             raise FailedPrecondition("to_pandas needs pandas: pip install pandas") from error
+        return self.to_arrow().to_pandas()

@@ -19,6 +19,7 @@ from .attributes import Attributes
 from .crowding import crowded_search
 from .distance import DistanceMeasure, Floats
 from .engines import ENGINES, Engine, ExactEngine, QueryParameters, Rows
+from .files import save_array
 from .ids import Ids
 from .manifest import EngineEntry
 from .vectors import unit_norm
@@ -82,9 +83,9 @@ class Shard:
         (folder / _ENGINE).mkdir()
         self.engine.save(folder / _ENGINE, folder / _VECTORS)
         if not (folder / _VECTORS).exists():
-            np.save(folder / _VECTORS, self.vectors, allow_pickle=False)
+            save_array(folder / _VECTORS, self.vectors)
         if self.norms is not None:
-            np.save(folder / _NORMS, self.norms, allow_pickle=False)
+            save_array(folder / _NORMS, self.norms)
         self.ids.save(folder)
         self.attributes.save(folder)
 

@@ -85,7 +85,13 @@ def recall_of(hits: npt.NDArray[np.int64], k: int) -> Recall:
 
 
 def count_hits(
-    exact: ExactEngine, queries: Floats, rows: Rows, truth: Floats, *, higher_is_closer: bool
+    exact: ExactEngine,
+    queries: Floats,
+    rows: Rows,
+    true_rows: Rows,
+    true_distances: Floats,
+    *,
+    higher_is_closer: bool,
 ) -> npt.NDArray[np.int64]:
     """How many of each query's rows are as near as its k-th true neighbor, int64 [q].
 
@@ -95,14 +101,16 @@ def count_hits(
         exact: Gives the found rows the same distances that the truth has, to the last bit.
         queries: float32 [q, dimension].
         rows: Found, [q, k]; −1 counts as a miss.
-        truth: Exact distances, best first, [q, k].
+        true_rows: The exact answer, [q, k].
+        true_distances: Its distances, best first, [q, k].
     """
-    hits = np.zeros(len(rows), np.int64)
-    for i, (query, found) in enumerate(zip(queries, rows, strict=True)):
-        distances = exact.distances(query, found[found >= 0])
-        near = distances >= truth[i, -1] if higher_is_closer else distances <= truth[i, -1]
-        hits[i] = near.sum()
-    return hits
+    are_true = (rows[:, :, np.newaxis] == true_rows[:, np.newaxis]).any(axis=2)
+    for i in np.flatnonzero(~are_true.all(axis=1)):
+        others = np.flatnonzero(~are_true[i] & (rows[i] >= 0))
+        distances = exact.distances(queries[i], rows[i, others])
+        worst = true_distances[i, -1]
+        are_true[i, others] = distances >= worst if higher_is_closer else distances <= worst
+    return np.asarray(np.count_nonzero(are_true, axis=1))
 
 
 def tune(
@@ -182,7 +190,8 @@ class _Trial:
         began = perf_counter()
         rows, distances = exact.search(queries, self._asked_for)
         self._exact_seconds = perf_counter() - began
-        self._truth = distances[self._others(rows)].reshape(-1, k)
+        others = self._others(rows)
+        self._truth = rows[others].reshape(-1, k), distances[others].reshape(-1, k)
 
     def front(self, count: int) -> list[OperatingPoint]:
         """The Pareto front of the grid, exact search included."""
@@ -239,7 +248,7 @@ class _Trial:
             seconds = min(seconds, perf_counter() - began)
         rows = rows[self._others(rows)].reshape(-1, self._k)
         hits = count_hits(
-            self._exact, self._queries, rows, self._truth, higher_is_closer=self._higher_is_closer
+            self._exact, self._queries, rows, *self._truth, higher_is_closer=self._higher_is_closer
         )
         cost = round(seconds / self._exact_seconds, 6)
         return OperatingPoint(self._k, leaves, candidates, recall_of(hits, self._k), cost)

@@ -19,6 +19,7 @@ from .base import QueryParameters, Rows
 _QUERIES_A_BLOCK = 256
 _SCORES_A_BLOCK = 4 << 20  # 16 MiB of float32 scores: stays near the caches
 _GATHER_BYTES = 32 << 20
+_FEW_DOUBTS = 8
 _UNIT_ROUNDOFF = 2.0**-24
 
 
@@ -141,8 +142,8 @@ class ExactEngine:
             numbers = np.arange(part.start, part.stop) if subset is None else subset[part]
             scores = self._scores(queries, part if subset is None else numbers)
             for i, row_scores in enumerate(scores):
-                # The first block has no floor yet, and every row would be a candidate.
-                floor = _kth_best(row_scores, k) - margins[i] if floors[i] == -np.inf else floors[i]
+                # The first block, no shorter than k, has no floor yet: without one every row would pass.
+                floor = floors[i] if start else _kth_best(row_scores, k) - margins[i]
                 passing = np.flatnonzero(row_scores >= floor)
                 if len(passing) == 0:
                     continue
@@ -150,9 +151,20 @@ class ExactEngine:
                     np.concatenate((kept[i][0], numbers[passing])),
                     np.concatenate((kept[i][1], row_scores[passing])),
                 )
-                if len(kept[i][0]) >= k:
-                    kept[i], floors[i] = _prune(*kept[i], k, float(margins[i]))
+                kept[i] = self._pruned(queries[i], *kept[i], k, margins[i])
+                floors[i] = _kth_best(kept[i][1], k) - margins[i]
         return [rows for rows, _ in kept]
+
+    def _pruned(
+        self, query: Floats, rows: Rows, scores: Floats, k: int, margin: np.float32
+    ) -> tuple[Rows, Floats]:
+        """Drop what cannot be among the k nearest."""
+        keep = np.flatnonzero(scores >= _kth_best(scores, k) - margin)
+        if len(keep) > _FEW_DOUBTS * k + 1024:
+            # Copies of one vector, or so far from the origin that float32 cannot tell: only float64 can.
+            nearest, _ = self._ranked(query, rows[keep], k)
+            keep = np.flatnonzero(np.isin(rows, nearest))
+        return rows[keep], scores[keep]
 
     def _scores(self, queries: Floats, selection: slice | Rows) -> Floats:
         """Higher is closer; float32 [q, rows], off by no more than half of `_margins`."""
@@ -194,21 +206,6 @@ class ExactEngine:
 
 
 def _kth_best(scores: Floats, k: int) -> np.float32:
-    if len(scores) <= k:
-        return np.float32(-np.inf)
-    place = len(scores) - k
+    """The k-th highest, or the lowest where there are fewer."""
+    place = max(0, len(scores) - k)
     return np.float32(np.partition(scores, place)[place])
-
-
-def _prune(rows: Rows, scores: Floats, k: int, margin: float) -> tuple[tuple[Rows, Floats], np.float32]:
-    """Drop what cannot be among the k nearest; of thousands of equals keep those of the lowest row."""
-    kth = _kth_best(scores, k) if len(scores) > k else scores.min()
-    floor = np.float32(kth - margin)
-    keep = scores >= floor
-    rows, scores = rows[keep], scores[keep]
-    if len(rows) > 8 * k + 1024:
-        certain = scores > kth + margin
-        doubtful = np.flatnonzero(~certain)[:k]  # rows ascend, so these are the lowest
-        chosen = np.sort(np.concatenate((np.flatnonzero(certain), doubtful)))
-        rows, scores = rows[chosen], scores[chosen]
-    return (rows, scores), floor

@@ -136,7 +136,9 @@ class ScannEngine:
         try:
             self._searcher.serialize(str(folder), relative_path=True)
         except RuntimeError as error:
-            raise ResourceExhausted(f"ScaNN could not write to {folder}: {error}") from error
+            raise ResourceExhausted(
+                f"ScaNN could not write to {folder}, free some disk space and try again: {error}"
+            ) from error
         for file in sorted(folder.glob("*.npy")):
             _check_complete(file)
         if (folder / _DATASET).exists():
