@@ -6,19 +6,18 @@ import asyncio
 import signal
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earshot.client import Client
 from earshot.errors import NotFound
-from earshot.jobs import RebuildRequest
-from earshot.jobs import rebuild as run_job
-from earshot.server import Addresses, Settings, load_settings, running
 
 from .options import CacheDir, DataDir
 from .output import console, progress_bars, results_table
 from .rebuild import print_report
+
+if TYPE_CHECKING:
+    from earshot.server import Addresses, Settings
 
 __all__ = ["demo"]
 
@@ -42,6 +41,10 @@ def demo(
     The samples become the index `podcasts`, a feed of your own the index `my-podcasts`. The second
     time nothing is done again that has not changed.
     """
+    from earshot.jobs import RebuildRequest
+    from earshot.jobs import rebuild as run_job
+    from earshot.server import load_settings
+
     settings = load_settings(data_dir=data_dir, cache_dir=cache_dir)
     index = "my-podcasts" if feed else "podcasts"
     request = RebuildRequest(index=index, sources=[feed or _sample_feeds()])
@@ -52,6 +55,8 @@ def demo(
 
 
 async def _serve(settings: Settings, index: str, *, once: bool) -> None:
+    from earshot.server import running
+
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -70,6 +75,8 @@ async def _serve(settings: Settings, index: str, *, once: bool) -> None:
 
 
 def _show_examples(addresses: Addresses, index: str) -> None:
+    from earshot.client import Client
+
     with Client(addresses.grpc) as client:
         client.search(
             index, EXAMPLES[0], k=1

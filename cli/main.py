@@ -1,4 +1,8 @@
-"""`earshot`: the commands, and what an error means for the exit code."""
+"""`earshot`: the commands, and what an error means for the exit code.
+
+Each command imports what it needs when it runs: ScaNN, the model's runtime and the server take over a
+second to load, and `--help` or a client of a far server shall not wait for them.
+"""
 
 from __future__ import annotations
 

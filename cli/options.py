@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earshot.client import Client
-from earshot.server import load_settings, local_client
+if TYPE_CHECKING:
+    from earshot.client import Client
 
 __all__ = ["CacheDir", "DataDir", "IndexName", "Json", "Server", "client_of"]
 
@@ -40,4 +40,10 @@ Server = Annotated[
 
 def client_of(server: str | None, data_dir: Path | None, cache_dir: Path | None = None) -> Client:
     """A client of a server where one is named, else of the data folder."""
-    return Client(server) if server else local_client(load_settings(data_dir=data_dir, cache_dir=cache_dir))
+    if server:
+        from earshot.client import Client
+
+        return Client(server)
+    from earshot.server import load_settings, local_client
+
+    return local_client(load_settings(data_dir=data_dir, cache_dir=cache_dir))

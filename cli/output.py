@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from earshot.client import SearchResults
 from earshot.errors import EarshotError, InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from earshot.client import SearchResults
 
 __all__ = [
     "console",
@@ -111,7 +112,7 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "tolist"):  # a NumPy array
         return value.tolist()
     raise NotImplementedError(f"{type(value).__name__} has no JSON form")
 

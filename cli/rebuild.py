@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earshot.jobs import BadLimit, RebuildReport, RebuildRequest
-from earshot.jobs import rebuild as run_job
-from earshot.jobs.sources import field_mapping
-from earshot.server import load_settings
-
 from .options import CacheDir, DataDir, IndexName, Json
 from .output import console, print_json, progress_bars
+
+if TYPE_CHECKING:
+    from earshot.jobs import RebuildReport
 
 __all__ = ["print_report", "rebuild"]
 
@@ -60,6 +58,11 @@ def rebuild(
     A server over the same data folder picks the new version up without a failed query. A killed run
     resumes; a run over unchanged sources does nothing.
     """
+    from earshot.jobs import BadLimit, RebuildRequest
+    from earshot.jobs import rebuild as run_job
+    from earshot.jobs.sources import field_mapping
+    from earshot.server import load_settings
+
     settings = load_settings(data_dir=data_dir, cache_dir=cache_dir)
     request = RebuildRequest(
         index=index,

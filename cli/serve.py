@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earshot.server import Addresses, load_settings
-from earshot.server import serve as serve_until_stopped
-
 from .options import CacheDir, DataDir
 from .output import console
+
+if TYPE_CHECKING:
+    from earshot.server import Addresses
 
 __all__ = ["serve"]
 
@@ -28,6 +28,9 @@ def serve(
     cache_dir: CacheDir = None,
 ) -> None:
     """Serve all indexes over gRPC and HTTP; newly published versions are picked up by themselves."""
+    from earshot.server import load_settings
+    from earshot.server import serve as serve_until_stopped
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings(
         host=host, port=port, grpc_port=grpc_port, data_dir=data_dir, cache_dir=cache_dir

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from earshot.errors import DataLoss, EarshotError, PermissionDenied, ResourceExhausted
+from earshot.errors import DataLoss, EarshotError, FailedPrecondition, PermissionDenied, ResourceExhausted
 
 _CHUNK = 1 << 20
 _ADVICE: dict[int, tuple[type[EarshotError], str]] = {
@@ -25,6 +25,7 @@ _ADVICE: dict[int, tuple[type[EarshotError], str]] = {
     errno.EROFS: (PermissionDenied, "it is mounted read-only; choose another data folder"),
     errno.ENOSPC: (ResourceExhausted, "free some disk space and try again"),
     errno.EDQUOT: (ResourceExhausted, "free some of the quota and try again"),
+    errno.ENOTDIR: (FailedPrecondition, "a file stands where a folder is needed; choose another data folder"),
     errno.EFBIG: (ResourceExhausted, "raise the limit on file sizes and try again"),
 }
 
@@ -36,6 +37,7 @@ def explained(path: Path) -> Iterator[None]:
     Raises:
         PermissionDenied: The system forbids the write.
         ResourceExhausted: The disk, quota or file size limit is used up.
+        FailedPrecondition: A file is in the way.
     """
     try:
         yield

@@ -1,0 +1,131 @@
+"""A server under load while versions come, go and break: no failed query, and the truth in /readyz."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from earshot.client import Client
+from earshot.index import Index, Store
+from tests.servers import serving
+
+SHAPE = (400, 16)
+
+
+def build(seed: int) -> Index:
+    vectors = np.random.default_rng(seed).standard_normal(SHAPE, dtype=np.float32)
+    return Index.build(vectors, [f"{seed}-{row}" for row in range(SHAPE[0])])
+
+
+def wait_for(condition, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_new_versions_are_picked_up_without_a_failed_query(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    store.create("moving")
+    store.publish("moving", build(1))
+    query = np.ones(SHAPE[1], np.float32)
+    with serving(store.data_dir) as server:
+        seen: dict[str, int] = {}
+        failures: list[Exception] = []
+        stop = threading.Event()
+
+        def ask(target: str) -> None:
+            with Client(target) as client:
+                while not stop.is_set():
+                    try:
+                        found = client.search("moving", vector=query, k=5)
+                    except Exception as error:  # noqa: BLE001 - any failure at all is what we look for
+                        failures.append(error)
+                        return
+                    version = found.index_version.rpartition("/")[2]
+                    assert {hit.id.partition("-")[0] for hit in found} == {str(int(version[1:]))}
+                    seen[version] = seen.get(version, 0) + 1
+
+        threads = [threading.Thread(target=ask, args=(target,)) for target in (server.grpc, server.http) * 2]
+        for thread in threads:
+            thread.start()
+        for number in range(2, 6):
+            version = store.publish("moving", build(number))
+            wait_for(lambda version=version: version in seen or failures)
+            store.prune("moving", keep=1)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert set(seen) >= {"v000002", "v000003", "v000004", "v000005"}
+        assert "Traceback" not in server.log()
+
+
+def test_a_broken_new_version_leaves_the_old_one_serving_and_says_so(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    store.create("careful")
+    store.publish("careful", build(1))
+    with serving(store.data_dir) as server:
+        assert httpx.get(f"{server.http}/readyz").json() == {
+            "status": "ok",
+            "indexes": ["careful"],
+            "problems": {},
+        }
+        folder = store.data_dir / "indexes" / "careful"
+        store.publish("other" if "other" in store.indexes() else "careful", build(2))
+        vectors = next((folder / "versions" / "v000002").rglob("*.npy"))
+        content = bytearray(vectors.read_bytes())
+        content[-1] ^= 1
+        vectors.unlink()
+        vectors.write_bytes(content)
+        # Seen whole in between? Then say it again: a version that is current and was not opened yet.
+        (folder / "CURRENT").write_text("v000001\n")
+        wait_for(lambda: served(server.http).endswith("v000001"))
+        (folder / "CURRENT").write_text("v000002\n")
+        wait_for(lambda: httpx.get(f"{server.http}/readyz").json()["problems"])
+        ready = httpx.get(f"{server.http}/readyz")
+        assert ready.status_code == 200
+        problem = ready.json()["problems"]["careful"]
+        assert vectors.name in problem
+        assert "v000001 goes on serving" in problem
+        assert served(server.http).endswith("v000001")
+        assert httpx.get(f"{server.http}/v1/indexes/careful").json()["problem"] == problem
+
+
+def test_an_index_that_cannot_be_opened_at_all_makes_the_server_unready(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    store.create("broken")
+    store.publish("broken", build(1))
+    (store.data_dir / "indexes" / "broken" / "versions" / "v000001" / "_SUCCESS").unlink()
+    with serving(store.data_dir) as server:
+        ready = httpx.get(f"{server.http}/readyz")
+        assert ready.status_code == 503
+        assert "_SUCCESS" in ready.json()["problems"]["broken"]
+        reply = httpx.post(f"{server.http}/v1/indexes/broken:search", json={"datapointId": "1-1"})
+        assert reply.status_code == 503
+        assert "_SUCCESS" in reply.json()["error"]["message"]
+        assert httpx.get(f"{server.http}/healthz").status_code == 200
+
+
+def test_indexes_made_and_deleted_while_serving_come_and_go(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    with serving(store.data_dir) as server:
+        assert httpx.get(f"{server.http}/v1/indexes").json()["indexes"] == []
+        store.create("late")
+        store.publish("late", build(1))
+        found = httpx.post(f"{server.http}/v1/indexes/late:search", json={"datapointId": "1-3", "neighborCount": 1})
+        assert found.status_code == 200
+        store.delete("late")
+        wait_for(lambda: httpx.get(f"{server.http}/v1/indexes/late").status_code == 404)
+
+
+def served(http: str) -> str:
+    return str(
+        httpx.post(f"{http}/v1/indexes/careful:search", json={"vector": {"values": [1.0] * SHAPE[1]}}).json()[
+            "indexVersion"
+        ]
+    )
