@@ -138,8 +138,8 @@ class Shard:
         if parameters is None or not self.engine.leaves:
             return self.exact.search(queries, k)
         rows, distances = self.engine.search(queries, k, parameters)
-        short = np.flatnonzero(rows[:, -1] < 0)
-        if len(short):
+        if rows[:, -1].min(initial=0) < 0:
+            short = np.flatnonzero(rows[:, -1] < 0)
             wider = QueryParameters(parameters.leaves * _WIDENING, parameters.candidates)
             all_visited = parameters.leaves >= self.engine.leaves
             again = self._search(np.ascontiguousarray(queries[short]), k, None if all_visited else wider)
