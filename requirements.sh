@@ -7,7 +7,7 @@ compile() {
   .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-emit-find-links --no-annotate --no-header "$@"
 }
-compile pyproject.toml -o requirements.txt
+compile pyproject.toml --group build -o requirements.txt
 compile --group model --no-deps -o requirements-model.txt
 cat requirements-model.txt >> requirements.txt
 rm requirements-model.txt
