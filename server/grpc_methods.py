@@ -127,8 +127,10 @@ def _vector(vector: datapoint_pb2.Vector) -> messages.Vector:
 
 def datapoint_message(datapoint: messages.Datapoint) -> datapoint_pb2.Datapoint:
     """A datapoint as protobuf."""
-    metadata = Struct()
-    metadata.update(datapoint.embedding_metadata)
+    metadata = None
+    if datapoint.embedding_metadata:
+        metadata = Struct()
+        metadata.update(datapoint.embedding_metadata)
     return datapoint_pb2.Datapoint(
         datapoint_id=datapoint.datapoint_id,
         feature_vector=datapoint.feature_vector,

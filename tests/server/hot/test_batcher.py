@@ -37,7 +37,9 @@ def engine() -> Engine:
     return Engine()
 
 
-def batcher_of(engine: Engine, *, slots: int = 1, max_batch: int = 64, max_waiting: int = 1000):  # type: ignore[no-untyped-def]
+def batcher_of(
+    engine: Engine, *, slots: int = 1, max_batch: int = 64, max_waiting: int = 1000
+) -> Batcher[str, int, int]:
     executor = ThreadPoolExecutor(slots)
     return Batcher(engine.run, executor, slots=slots, max_batch=max_batch, max_waiting=max_waiting)
 
@@ -69,7 +71,8 @@ async def test_what_comes_while_the_engine_is_busy_goes_together_by_key(engine: 
     await until_busy(engine)
     futures = [batcher.submit("lane", key, n) for n, key in enumerate("aabaab", start=1)]
     engine.go.set()
-    assert await asyncio.gather(first, *futures) == [0, 2, 4, 6, 8, 10, 12]
+    answers: list[int] = await asyncio.gather(first, *futures)
+    assert answers == [0, 2, 4, 6, 8, 10, 12]
     assert engine.batches == [("a", [0]), ("a", [1, 2, 4]), ("b", [3, 6]), ("a", [5])]
 
 
@@ -116,7 +119,7 @@ async def test_the_cancelled_and_the_late_cost_no_engine_time(engine: Engine) ->
     in_time = batcher.submit("lane", "key", 3, time.monotonic() + 60)
     cancelled.cancel()
     engine.go.set()
-    assert await asyncio.gather(first, in_time) == [0, 6]
+    assert [await first, await in_time] == [0, 6]
     with pytest.raises(DeadlineExceeded):
         await late
     assert engine.batches == [("key", [0]), ("key", [3])]

@@ -131,7 +131,9 @@ async def test_bad_queries_among_good_ones_fail_alone(face: Face, vectors: np.nd
     async with grpc.aio.insecure_channel(face.addresses.grpc) as channel:
         stub: Any = search_service_pb2_grpc.SearchServiceStub(channel)
         queries = [vectors[0], np.full(DIMENSIONS, np.nan), np.ones(3), vectors[1]] * 25
-        answers = await asyncio.gather(*map(stub.Search, map(request_of, queries)), return_exceptions=True)
+        answers: list[Any] = await asyncio.gather(
+            *map(stub.Search, map(request_of, queries)), return_exceptions=True
+        )
     for position, answer in enumerate(answers):
         if position % 4 in (0, 3):
             assert ids_of(answer)[0] == f"id-{position % 4 // 3}"
@@ -139,7 +141,7 @@ async def test_bad_queries_among_good_ones_fail_alone(face: Face, vectors: np.nd
             assert answer.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_large_message_passes_both_ways(channel: grpc.Channel) -> None:
+def test_a_large_message_passes_both_ways(channel: Any) -> None:
     ids = [f"id-{row % COUNT}" for row in range(1000)]
     request = datapoint_service_pb2.ReadDatapointsRequest(index="plain", ids=ids)
     # Unknown fields are kept and skipped: a legal way to be large.
@@ -192,9 +194,7 @@ def test_a_deadline_ends_a_stream_and_the_connection_lives_on(channel: grpc.Chan
     assert stub.Check(health_pb2.HealthCheckRequest()).status == 1
 
 
-def test_cancelled_calls_leave_the_server_unharmed(
-    face: Face, channel: grpc.Channel, vectors: np.ndarray
-) -> None:
+def test_cancelled_calls_leave_the_server_unharmed(face: Face, channel: Any, vectors: np.ndarray) -> None:
     call = channel.unary_unary(SEARCH)
     data = request_of(vectors[0]).SerializeToString()
     for _ in range(200):
@@ -209,7 +209,7 @@ def test_cancelled_calls_leave_the_server_unharmed(
 @pytest.mark.anyio
 async def test_clients_that_vanish_leave_the_server_unharmed(face: Face, vectors: np.ndarray) -> None:
     for _ in range(10):
-        channel = grpc.aio.insecure_channel(
+        channel: Any = grpc.aio.insecure_channel(
             face.addresses.grpc, options=[("grpc.use_local_subchannel_pool", 1)]
         )
         calls = [channel.unary_unary(SEARCH)(request_of(vectors[0]).SerializeToString()) for _ in range(20)]

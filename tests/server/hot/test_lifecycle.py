@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -96,6 +97,7 @@ class Load:
         vector = datapoint_pb2.Vector(float32=np.ones(DIMENSIONS, "<f4").tobytes())
         data = search_service_pb2.SearchRequest(index="swapped", vector=vector).SerializeToString()
         options = [("grpc.use_local_subchannel_pool", 1)]
+        channel: Any
         with grpc.insecure_channel(self._address, options=options) as channel:
             while not self._stopping.is_set():
                 try:
@@ -158,6 +160,7 @@ def test_health_watchers_hear_of_the_drain_and_are_let_go(
     supervised: tuple[subprocess.Popen[str], str],
 ) -> None:
     process, address = supervised
+    channel: Any
     with grpc.insecure_channel(address) as channel:
         watching = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
         assert next(watching) == b"\x08\x01"  # SERVING
