@@ -53,6 +53,17 @@ lint: .venv/dev.stamp install  ## ruff, mypy strict, the layers
 test: lint  ## lint and all tests but the slow ones
 	$(BIN)/python -m pytest -m 'not slow' -n 2
 
+# PyTorch and sentence-transformers are the reference that our ONNX graph is compared with; nothing else uses them.
+.venv-torch/stamp:
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check sentence-transformers
+	@touch $@
+
+.PHONY: test-slow
+test-slow: .venv/dev.stamp install .venv-torch/stamp  ## the slow tests: faithfulness to PyTorch, judged queries
+	EARSHOT_TORCH_PYTHON=$(CURDIR)/.venv-torch/bin/python $(BIN)/python -m pytest -m slow --timeout 1800 -s
+
 .PHONY: proto
 proto: .venv/dev.stamp install  ## generate the stubs from proto/
 	$(BIN)/python proto/generate.py
@@ -63,5 +74,5 @@ requirements: .venv/dev.stamp  ## compile the pinned requirements from pyproject
 
 .PHONY: clean
 clean:  ## remove what make made, the demo's data included
-	rm -rf .venv build dist *.egg-info .earshot .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-torch build dist *.egg-info .earshot .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
