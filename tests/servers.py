@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 EARSHOT = Path(sys.executable).parent / "earshot"
 
@@ -31,7 +32,8 @@ class Server:
 
 
 def environment(data_dir: Path, **more: str) -> dict[str, str]:
-    return {**os.environ, "EARSHOT_DATA_DIR": str(data_dir), "EARSHOT_POLL_SECONDS": "0.05", "COLUMNS": "200", **more}
+    ours = {"EARSHOT_DATA_DIR": str(data_dir), "EARSHOT_POLL_SECONDS": "0.05", "COLUMNS": "200"}
+    return {**os.environ, **ours, **more}
 
 
 @contextlib.contextmanager
@@ -77,7 +79,7 @@ def earshot(data_dir: Path, *arguments: str, **env: str) -> subprocess.Completed
     )
 
 
-def earshot_json(data_dir: Path, *arguments: str) -> object:
+def earshot_json(data_dir: Path, *arguments: str) -> Any:
     """Runs a command with --json, which must succeed."""
     done = earshot(data_dir, *arguments, "--json")
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,8 @@ def test_every_error_of_the_tree_is_in_the_table() -> None:
 
 
 def test_all_is_complete() -> None:
-    public = {name for name, value in vars(errors).items() if getattr(value, "__module__", "") == errors.__name__}
+    ours = errors.__name__
+    public = {name for name, value in vars(errors).items() if getattr(value, "__module__", "") == ours}
     assert public | {"TABLE"} == set(errors.__all__)
 
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,32 +48,32 @@ def test_search_reads_the_folder_without_a_server(data_dir: Path) -> None:
 
 
 def test_search_answers_the_same_from_folder_grpc_and_http(data_dir: Path) -> None:
-    def neighbors(*arguments: str) -> object:
-        return earshot_json(data_dir, "search", "shows", "singing in tune", *arguments)["neighbors"]  # type: ignore[index]
+    def neighbors(*arguments: str) -> Any:
+        return earshot_json(data_dir, "search", "shows", "singing in tune", *arguments)["neighbors"]
 
     with serving(data_dir) as server:
         from_folder = neighbors()
-        assert [hit["id"] for hit in from_folder][0] == "choir"  # type: ignore[attr-defined]
+        assert from_folder[0]["id"] == "choir"
         assert neighbors("--server", server.grpc) == from_folder
         assert neighbors("--server", server.http) == from_folder
         assert earshot_json(data_dir, "indexes", "--server", server.grpc) == earshot_json(data_dir, "indexes")
 
 
 def test_indexes_and_versions_as_json(data_dir: Path) -> None:
-    (index,) = earshot_json(data_dir, "indexes")  # type: ignore[misc]
+    (index,) = earshot_json(data_dir, "indexes")
     assert index["name"] == "indexes/shows"
     assert index["current_version"] == "indexes/shows/versions/v000001"
     assert (index["datapoint_count"], index["dimensions"]) == (3, 384)
     assert index["measured_recall"] == 1.0
-    (version,) = earshot_json(data_dir, "versions", "shows")  # type: ignore[misc]
+    (version,) = earshot_json(data_dir, "versions", "shows")
     assert version["current"]
     assert version["complete"]
 
 
 def test_a_rebuild_reports_as_json(data_dir: Path) -> None:
     report = earshot_json(data_dir, "rebuild", "shows", "--source", str(data_dir.parent / "feed.xml"))
-    assert report["published"] is False  # type: ignore[index]
-    assert report["version"] == "v000001"  # type: ignore[index]
+    assert report["published"] is False
+    assert report["version"] == "v000001"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_a_failed_job_exits_with_one(data_dir: Path, tmp_path: Path) -> None:
     done = earshot(data_dir, "rebuild", "shows", "--source", str(source))
     assert done.returncode == 1
     assert "bad.jsonl:2" in done.stderr
-    assert earshot_json(data_dir, "versions", "shows")[0]["current"]  # type: ignore[index]
+    assert earshot_json(data_dir, "versions", "shows")[0]["current"]
 
 
 def test_a_port_in_use_is_one_line_that_says_what_to_do(data_dir: Path) -> None:
@@ -140,7 +141,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_version(data_dir: Path, tmp_
     # The kernel's own limit on the size of a file stands in for a full disk; 20 KB hold no version.
     done = subprocess.run(
         ["bash", "-c", f'ulimit -f 20; exec "{EARSHOT}" rebuild shows --source "{feed}"'],
-        env={**environment(data_dir), "EARSHOT_CACHE_DIR": os.environ.get("EARSHOT_CACHE_DIR", str(tmp_path / "none"))},
+        env={
+            **environment(data_dir),
+            "EARSHOT_CACHE_DIR": os.environ.get("EARSHOT_CACHE_DIR", str(tmp_path / "none")),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -148,7 +152,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_version(data_dir: Path, tmp_
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr.count("error:") == 1
     assert "Traceback" not in done.stderr
-    assert earshot_json(data_dir, "indexes")[0]["current_version"].endswith("v000001")  # type: ignore[index]
+    assert earshot_json(data_dir, "indexes")[0]["current_version"].endswith("v000001")
 
 
 def test_ctrl_c_stops_the_server_without_a_trace(data_dir: Path) -> None:

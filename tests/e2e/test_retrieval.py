@@ -91,6 +91,10 @@ def _trec(path: Path, tmp_path: Path) -> Path:
     lines = [line.split("\t") for line in path.read_text().splitlines()]
     out = tmp_path / "qrels.trec"
     out.write_text(
-        "".join(f"{query} 0 {document} {int(grade)}\n" for query, document, grade in lines if grade.lstrip("-").isdigit())
+        "".join(
+            f"{query} 0 {document} {int(grade)}\n"
+            for query, document, grade in lines
+            if grade.lstrip("-").isdigit()
+        )
     )
     return out

@@ -42,13 +42,23 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("empty") / "env"
     uv = TOOLS / "uv"
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-    install = [uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python", "--no-deps"]
+    install: list[str | Path] = [
+        uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        folder / "bin" / "python",
+        "--no-deps",
+    ]
     subprocess.run([*install, "--require-hashes", "--requirement", ROOT / "requirements.txt"], check=True)
     subprocess.run([*install, wheel], check=True)
     return folder / "bin"
 
 
-def test_the_wheel_holds_the_packages_the_protos_and_the_samples_and_nothing_of_the_tests(wheel: Path) -> None:
+def test_the_wheel_holds_the_packages_the_protos_and_the_samples_and_nothing_of_the_tests(
+    wheel: Path,
+) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {"earshot"}
     assert "earshot/v1/search_service.proto" in names
@@ -60,7 +70,9 @@ def test_the_wheel_holds_the_packages_the_protos_and_the_samples_and_nothing_of_
 def test_rebuild_and_search_from_outside_the_checkout(
     environment: Path, model_cache: Path, tmp_path: Path
 ) -> None:
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("EARSHOT_", "PYTHON"))}
+    variables = {
+        key: value for key, value in os.environ.items() if not key.startswith(("EARSHOT_", "PYTHON"))
+    }
 
     def run(*arguments: str) -> str:
         done = subprocess.run(

@@ -37,7 +37,8 @@ def test_a_second_run_embeds_only_what_changed(path, toy) -> None:
 
 
 def test_repeated_texts_are_embedded_once_and_counted_each_time(path, toy) -> None:
-    embedder, seen = toy(), []
+    embedder = toy()
+    seen: list[int] = []
     texts = ["a", "b", "a", "c", "a"]
     with EmbeddingCache(path) as cache:
         embed_cached(toy(), ["b"], cache)

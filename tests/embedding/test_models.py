@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,8 @@ def test_missing_weights_name_the_command_that_installs_them(
 def test_files_that_are_not_the_published_ones_are_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str
 ) -> None:
-    other = dataclasses.replace(MODELS[NAME], **{f"{file}_sha256": "0" * 64})
+    changed: dict[str, Any] = {f"{file}_sha256": "0" * 64}
+    other = dataclasses.replace(MODELS[NAME], **changed)
     monkeypatch.setitem(MODELS, NAME, other)
     with pytest.raises(DataLoss, match="is damaged"):
         load_embedder(cache_dir=tmp_path)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,9 +35,9 @@ def die_at(step: int) -> None:
 
     original = os.fsync
 
-    def fsync(descriptor: int) -> None:
+    def fsync(fd: Any) -> None:
         tick("os.rename", ())
-        original(descriptor)
+        original(fd)
 
     os.fsync = fsync
     sys.addaudithook(tick)
@@ -68,14 +69,15 @@ def main(operation: str, folder: Path) -> None:
     template.create("podcasts")
     for _ in range(2):
         template.publish("podcasts", small)
-    act, allowed = {
+    operations: dict[str, tuple[Any, set[str | None]]] = {
         "publish": (lambda store: store.publish("podcasts", small), {"v000002", "v000003"}),
         "publish-scann": (lambda store: store.publish("podcasts", large), {"v000002", "v000003"}),
         "rollback": (lambda store: store.rollback("podcasts"), {"v000001", "v000002"}),
         "prune": (lambda store: store.prune("podcasts", keep=1), {"v000002"}),
         "delete": (lambda store: store.delete("podcasts"), {"v000002", None}),
         "create": (lambda store: store.create("news"), {"v000002"}),
-    }[operation]
+    }
+    act, allowed = operations[operation]
     step = 0
     while True:
         step += 1

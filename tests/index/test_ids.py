@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earshot.errors import InvalidArgument
-from earshot.index import ids as ids_module
 from earshot.index.ids import Ids
 
 NAMES = st.lists(
@@ -42,7 +41,7 @@ def test_few_and_many_rows_give_the_same_ids() -> None:
 
 
 def test_ids_that_share_a_hash_are_told_apart(monkeypatch) -> None:
-    monkeypatch.setattr(ids_module.xxhash, "xxh3_64_intdigest", lambda data: len(data))
+    monkeypatch.setattr("earshot.index.ids.xxhash.xxh3_64_intdigest", lambda data: len(data))
     ids = Ids.build(["aa", "b", "bb", "c", "cc"], 5)
     assert ids.rows_of(["cc", "b", "dd", "bb"]).tolist() == [4, 1, -1, 2]
     with pytest.raises(InvalidArgument, match="'bb' in rows 1 and 3"):

@@ -15,6 +15,7 @@ from earshot.index import MAX_NEIGHBORS, ExactParameters, Index, ScannParameters
 )
 @pytest.mark.parametrize("reordering", ["FLOAT32", "BFLOAT16", "INT8", None])
 def test_a_saved_index_answers_as_before(measure, reordering, base, unseen, tmp_path) -> None:
+    engine: str | ScannParameters
     if measure == "L1_DISTANCE":
         engine = "auto"
     else:

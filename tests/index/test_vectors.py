@@ -92,6 +92,6 @@ def test_queries_of_a_wrong_dimension_are_told_the_right_one(values) -> None:
 def test_lengths_far_from_one_are_scaled_to_one(scale: float) -> None:
     vectors = (scale * np.array([[3.0, 4.0], [0.0, 0.0], [-1.0, 0.0]])).astype(np.float32)
     scaled, norms = unit_norm(vectors)
-    np.testing.assert_allclose(scaled, [[0.6, 0.8], [0, 0], [-1, 0]], rtol=1e-6)
-    np.testing.assert_allclose(norms, [5 * scale, 0, scale], rtol=1e-6)
+    np.testing.assert_allclose(scaled, np.array([[0.6, 0.8], [0, 0], [-1, 0]]), rtol=1e-6)
+    np.testing.assert_allclose(norms, np.array([5 * scale, 0, scale]), rtol=1e-6)
     assert scaled.dtype == norms.dtype == np.float32

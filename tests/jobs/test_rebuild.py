@@ -18,7 +18,9 @@ from earshot.index import Store
 from earshot.jobs import BadLimit, RebuildReport, RebuildRequest, rebuild
 from tests.servers import EARSHOT, environment, write_feed
 
-EPISODES = [(f"e{number}", f"Episode {number}", f"About the number {number} and its friends.") for number in range(60)]
+EPISODES = [
+    (f"e{number}", f"Episode {number}", f"About the number {number} and more.") for number in range(60)
+]
 
 
 @pytest.fixture
@@ -85,7 +87,11 @@ def test_passages_of_a_transcript_are_datapoints_with_their_time(tmp_path: Path)
     source = tmp_path / "episodes.jsonl"
     source.write_text("".join(json.dumps(line) + "\n" for line in lines))
     segments = [
-        {"start": 10.0 * number, "speaker": "host", "text": f"Sentence {number} says something about glass. " * 4}
+        {
+            "start": 10.0 * number,
+            "speaker": "host",
+            "text": f"Sentence {number} says something about glass. " * 4,
+        }
         for number in range(20)
     ]
     transcripts = tmp_path / "transcripts.jsonl.gz"
@@ -135,7 +141,12 @@ def test_a_limit_that_is_none_is_refused(text: str) -> None:
     [
         ("missing.xml", None, NotFound, "missing.xml"),
         ("empty.jsonl", b"", InvalidArgument, "empty.jsonl"),
-        ("cut.jsonl.gz", gzip.compress(b'{"id": "a", "title": "b"}\n' * 500)[:-20], InvalidArgument, "cut.jsonl.gz"),
+        (
+            "cut.jsonl.gz",
+            gzip.compress(b'{"id": "a", "title": "b"}\n' * 500)[:-20],
+            InvalidArgument,
+            "cut.jsonl.gz",
+        ),
         ("binary.xml", bytes(range(256)) * 8, InvalidArgument, "binary.xml"),
         ("cut.xml", b"<?xml version='1.0'?><rss><channel><item>", FailedPrecondition, "cut.xml"),
     ],

@@ -117,7 +117,9 @@ def test_indexes_made_and_deleted_while_serving_come_and_go(tmp_path: Path) -> N
         assert httpx.get(f"{server.http}/v1/indexes").json()["indexes"] == []
         store.create("late")
         store.publish("late", build(1))
-        found = httpx.post(f"{server.http}/v1/indexes/late:search", json={"datapointId": "1-3", "neighborCount": 1})
+        found = httpx.post(
+            f"{server.http}/v1/indexes/late:search", json={"datapointId": "1-3", "neighborCount": 1}
+        )
         assert found.status_code == 200
         store.delete("late")
         wait_for(lambda: httpx.get(f"{server.http}/v1/indexes/late").status_code == 404)

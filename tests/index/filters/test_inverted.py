@@ -73,6 +73,7 @@ def passes(datapoint, query) -> bool:
                 if isinstance(r, NumericRestrict) and r.namespace == restrict.namespace
             ]
             # Python compares int with float exactly.
+            assert restrict.op is not None
             if not any(COMPARE[restrict.op](value, restrict.value) for value in values):
                 return False
     return True

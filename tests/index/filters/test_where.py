@@ -7,7 +7,7 @@ import pytest
 
 from earshot.errors import InvalidArgument
 from earshot.index.filters.datapoints import collect
-from earshot.index.filters.restricts import NumericRestrict, TokenRestrict
+from earshot.index.filters.restricts import NumericRestrict, Operator, TokenRestrict
 from earshot.index.filters.where import as_where
 
 GOOD = [
@@ -15,14 +15,17 @@ GOOD = [
     ({"language": ["fr", "de", "de"]}, [TokenRestrict("language", ("de", "fr"))]),
     ({"language": {"not": "en"}}, [TokenRestrict("language", deny=("en",))]),
     ({"language": {"in": ["de"], "not": ["en"]}}, [TokenRestrict("language", ("de",), ("en",))]),
-    ({"year": 2020}, [NumericRestrict("year", 2020, "EQUAL")]),
-    ({"year": np.int32(2020)}, [NumericRestrict("year", 2020, "EQUAL")]),
+    ({"year": 2020}, [NumericRestrict("year", 2020, Operator.EQUAL)]),
+    ({"year": np.int32(2020)}, [NumericRestrict("year", 2020, Operator.EQUAL)]),
     (
         {"year": {">=": 2020, "<": 2024.5}},
-        [NumericRestrict("year", 2020, "GREATER_EQUAL"), NumericRestrict("year", 2024.5, "LESS")],
+        [
+            NumericRestrict("year", 2020, Operator.GREATER_EQUAL),
+            NumericRestrict("year", 2024.5, Operator.LESS),
+        ],
     ),
     ([{"namespace": "c", "allow_list": ["x"], "deny": ["y"]}], [TokenRestrict("c", ("x",), ("y",))]),
-    ([{"namespace": "p", "value_float": 1, "op": "LESS"}], [NumericRestrict("p", 1.0, "LESS")]),
+    ([{"namespace": "p", "value_float": 1, "op": "LESS"}], [NumericRestrict("p", 1.0, Operator.LESS)]),
     (TokenRestrict("c", ("x",)), [TokenRestrict("c", ("x",))]),
     ([TokenRestrict("c")], []),
     ([TokenRestrict("c", ("x",)), TokenRestrict("c", ("y",))], [TokenRestrict("c", ("x", "y"))]),
@@ -98,7 +101,7 @@ def test_datapoints_may_come_as_columns_or_one_by_one():
         ({"year": [1, float("nan")]}, "row 1.*NaN"),
         ({"year": [1, {"not": 2}]}, "row 1.*only tokens"),
         ([None, [NumericRestrict("year", 1), NumericRestrict("year", 2.5)]], "row 1.*two numbers"),
-        ([[NumericRestrict("year", 1, "LESS")], None], "row 0.*op"),
+        ([[NumericRestrict("year", 1, Operator.LESS)], None], "row 0.*op"),
     ],
 )
 def test_wrong_restricts_are_named_by_row(restricts, said):
