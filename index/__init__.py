@@ -2,6 +2,7 @@
 
 from .distance import DistanceMeasure, FeatureNorm
 from .engines import ExactParameters, QueryParameters, ScannParameters
+from .filters import NumericRestrict, Operator, Plan, TokenRestrict
 from .index import Index
 from .manifest import Manifest
 from .planner import MAX_NEIGHBORS
@@ -19,13 +20,17 @@ __all__ = [
     "FeatureNorm",
     "Index",
     "Manifest",
+    "NumericRestrict",
     "OperatingPoint",
+    "Operator",
+    "Plan",
     "Progress",
     "QueryParameters",
     "Recall",
     "ScannParameters",
     "SearchResult",
     "Store",
+    "TokenRestrict",
     "Tuning",
     "Verification",
     "VersionInfo",

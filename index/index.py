@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
@@ -19,7 +19,16 @@ from earshot.errors import InvalidArgument, NotFound
 
 from .distance import DistanceMeasure, FeatureNorm, Floats, choice
 from .engines import Rows, select
-from .manifest import EngineEntry, Manifest, check_files, list_files, read_manifest, write_manifest
+from .filters import Filters, as_where, collect
+from .manifest import (
+    EngineEntry,
+    FilterEntry,
+    Manifest,
+    check_files,
+    list_files,
+    read_manifest,
+    write_manifest,
+)
 from .planner import MAX_NEIGHBORS, Planner, check_recall, check_whole
 from .result import Datapoint, SearchResult
 from .shard import Shard
@@ -46,6 +55,7 @@ class Index:
         *,
         crowding_tags: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        restricts: Any = None,
         distance_measure: str = DistanceMeasure.DOT_PRODUCT_DISTANCE,
         feature_norm: str = FeatureNorm.NONE,
         engine: Any = "auto",
@@ -63,6 +73,8 @@ class Index:
             ids: A unique string of at most 1 KiB for each; None numbers them "0", "1", …
             crowding_tags: A string, or None, for each; see `search`.
             metadata: A mapping that JSON can hold, or None, for each.
+            restricts: What a search can filter by: columns, `{"language": ["de", …], "year": [2020, …]}`,
+                or a mapping or a list of restricts for each datapoint; see `filters.collect`.
             distance_measure: A `DistanceMeasure`.
             feature_norm: A `FeatureNorm`; UNIT_L2_NORM scales vectors and queries to length 1.
             engine: "auto", "exact", "scann", or build parameters such as `ScannParameters(leaves=500)`.
@@ -71,7 +83,8 @@ class Index:
                 vectors asks, which flatters where queries come from elsewhere.
             seed: Of the samples drawn here; ScaNN's training takes none.
             threads: For training; None for one a core.
-            progress: Called with (stage, done, total); stages are "build" and "tune".
+            progress: Called with (stage, done, total); stages are "build", "tune" and, with
+                restricts, "filters".
 
         Raises:
             InvalidArgument: Anything wrong with the above; the message names the row and what would do.
@@ -81,6 +94,7 @@ class Index:
         check_recall(target_recall)
         matrix = as_vectors(vectors)
         count, dimension = matrix.shape
+        collected = None if restricts is None else collect(restricts, count)
         questions = None
         if tuning_queries is not None:
             questions = as_queries(tuning_queries, dimension, field="tuning_queries")
@@ -116,6 +130,24 @@ class Index:
             seed=seed,
             progress=report,
         )
+        tuned = perf_counter()
+        seconds = {"build": round(built - began, 3), "tune": round(tuned - built, 3)}
+        filters = None
+        if collected is not None:
+            report("filters", 0, 1)
+            filters = Filters.build(
+                collected,
+                shard.vectors,
+                shard.engine,
+                shard.exact,
+                seen_measure,
+                queries=questions,
+                point=tuning.chosen,
+                seed=seed,
+            )
+            shard = replace(shard, filters=filters)
+            seconds["filters"] = round(perf_counter() - tuned, 3)
+            report("filters", 1, 1)
         manifest = Manifest(
             count=count,
             dimension=dimension,
@@ -123,7 +155,8 @@ class Index:
             feature_norm=norm,
             engine=EngineEntry(kind.name, asdict(parameters), reason),
             tuning=tuning,
-            seconds={"build": round(built - began, 3), "tune": round(perf_counter() - built, 3)},
+            filters=None if filters is None else FilterEntry(filters.restricts.namespaces, filters.tuning),
+            seconds=seconds,
         )
         return cls(shard, manifest)
 
@@ -146,6 +179,7 @@ class Index:
         shard = Shard.open(
             path / _SHARD,
             manifest.engine,
+            manifest.filters,
             _seen_by_engines(manifest.distance_measure),
             scaled=_is_scaled(manifest.distance_measure, manifest.feature_norm),
         )
@@ -194,6 +228,7 @@ class Index:
         fraction_leaf_nodes_to_search: float | None = None,
         approximate_neighbor_count: int | None = None,
         crowding: int | None = None,
+        where: Any = None,
     ) -> SearchResult:
         """The k nearest datapoints of each query.
 
@@ -206,9 +241,13 @@ class Index:
             approximate_neighbor_count: How many candidates to score again in full instead, at least k.
             crowding: At most so many neighbors of one crowding tag: as if all datapoints were ranked,
                 the first `crowding` of each tag kept (untagged ones always), and the first k taken.
+            where: Only datapoints that pass: `{"language": ["de", "fr"], "year": {">=": 2020}}`; see
+                `filters.as_where`. `target_recall` plans it; leaves and candidates are the engine's and have
+                no say here.
 
         Raises:
             InvalidArgument: Any of these is out of range, or a query is not finite.
+            FailedPrecondition: `where` is given, and the index was built without restricts.
         """
         matrix = as_queries(queries, self.dimension)
         parameters = self._planner.plan(
@@ -218,7 +257,12 @@ class Index:
             check_whole("crowding", crowding, 1, MAX_NEIGHBORS)
         if self._scaled:
             matrix, _ = unit_norm(matrix)
-        rows, distances = self._shard.search(matrix, k, parameters, crowding)
+        plan = None
+        if where is None:
+            rows, distances = self._shard.search(matrix, k, parameters, crowding)
+        else:
+            target = self.manifest.tuning.target_recall if target_recall is None else target_recall
+            rows, distances, plan = self._shard.search_where(matrix, k, as_where(where), target, crowding)
         if self.manifest.distance_measure is DistanceMeasure.COSINE_DISTANCE:
             distances = np.clip(np.float32(1) - distances, 0, 2)
         return SearchResult(
@@ -228,6 +272,7 @@ class Index:
             self._shard.ids.of,
             self._shard.attributes.metadata,
             self._shard.attributes.crowding_tag,
+            plan,
         )
 
     def search_ids(self, ids: Sequence[str], k: int = 10, **options: Any) -> SearchResult:
@@ -245,9 +290,15 @@ class Index:
             NotFound: Ids that the index does not hold.
         """
         rows = self._rows(ids)
-        attributes = self._shard.attributes
+        attributes, filters = self._shard.attributes, self._shard.filters
         return [
-            Datapoint(name, vector, attributes.crowding_tag(row), attributes.metadata(row))
+            Datapoint(
+                name,
+                vector,
+                attributes.crowding_tag(row),
+                attributes.metadata(row),
+                filters.of(row) if filters is not None else (),
+            )
             for name, vector, row in zip(ids, self._vectors(rows), rows.tolist(), strict=True)
         ]
 

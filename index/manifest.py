@@ -15,6 +15,7 @@ from earshot.errors import DataLoss, FailedPrecondition, NotFound
 
 from .distance import DistanceMeasure, FeatureNorm
 from .files import checksum
+from .filters import FilterTuning
 from .tuning import Tuning
 
 FORMAT = 1
@@ -42,6 +43,13 @@ class EngineEntry(msgspec.Struct, frozen=True):
     reason: str
 
 
+class FilterEntry(msgspec.Struct, frozen=True):
+    """What can be filtered by, and what filtered search was measured to cost where it is approximate."""
+
+    namespaces: list[str]
+    tuning: FilterTuning | None
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """See DESIGN, "On disk". `config`, `model` and `source` belong to whoever publishes."""
 
@@ -55,6 +63,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     feature_norm: FeatureNorm
     engine: EngineEntry
     tuning: Tuning
+    filters: FilterEntry | None = None
     seconds: dict[str, float] = {}
     config: dict[str, Any] = {}
     model: dict[str, Any] = {}

@@ -16,6 +16,7 @@ from earshot.errors import FailedPrecondition
 
 from .distance import DistanceMeasure, Floats
 from .engines import Rows
+from .filters import Plan, Restrict
 
 __all__ = ["Datapoint", "SearchResult"]
 
@@ -28,6 +29,7 @@ class Datapoint:
     vector: Floats
     crowding_tag: str | None
     metadata: dict[str, Any] | None
+    restricts: tuple[Restrict, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,7 @@ class SearchResult:
         rows: Row numbers, int64 [q, w]; w is k, or fewer where the index has fewer to answer with.
         distances: The measure's own value, float32 [q, w].
         distance_measure: Which measure that is.
+        plan: What a filtered search did, else None.
     """
 
     rows: Rows
@@ -46,6 +49,7 @@ class SearchResult:
     _ids_of: Callable[[Rows], npt.NDArray[np.object_]]
     _metadata_of: Callable[[int], dict[str, Any] | None]
     _crowding_tag_of: Callable[[int], str | None]
+    plan: Plan | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -13,20 +13,22 @@ from typing import Any, Self
 import msgspec
 import numpy as np
 
-from earshot.errors import DataLoss
+from earshot.errors import DataLoss, FailedPrecondition
 
 from .attributes import Attributes
 from .crowding import crowded_search
 from .distance import DistanceMeasure, Floats
 from .engines import ENGINES, Engine, ExactEngine, QueryParameters, Rows
 from .files import save_array
+from .filters import Filters, Plan, Where
 from .ids import Ids
-from .manifest import EngineEntry
+from .manifest import EngineEntry, FilterEntry
 from .vectors import unit_norm
 
 _VECTORS = "vectors.npy"
 _NORMS = "norms.npy"
 _ENGINE = "engine"
+_FILTERS = "filters"
 _WIDENING = 4
 
 
@@ -41,6 +43,7 @@ class Shard:
         exact: Searches them too, and always finds.
         ids: Row → id and back.
         attributes: Crowding tags and metadata.
+        filters: Finds what passes a filter; None where the index was built without restricts.
     """
 
     vectors: Floats
@@ -49,6 +52,7 @@ class Shard:
     exact: ExactEngine
     ids: Ids
     attributes: Attributes
+    filters: Filters | None = None
 
     @classmethod
     def build(
@@ -88,9 +92,20 @@ class Shard:
             save_array(folder / _NORMS, self.norms)
         self.ids.save(folder)
         self.attributes.save(folder)
+        if self.filters is not None:
+            (folder / _FILTERS).mkdir()
+            self.filters.save(folder / _FILTERS)
 
     @classmethod
-    def open(cls, folder: Path, entry: EngineEntry, measure: DistanceMeasure, *, scaled: bool) -> Self:
+    def open(
+        cls,
+        folder: Path,
+        entry: EngineEntry,
+        filters: FilterEntry | None,
+        measure: DistanceMeasure,
+        *,
+        scaled: bool,
+    ) -> Self:
         """Map the shard that `save` wrote.
 
         Raises:
@@ -107,7 +122,11 @@ class Shard:
             if count != len(vectors):
                 raise DataLoss(f"{folder} holds {len(vectors)} vectors but {count} {name}")
         engine = kind.load(folder / _ENGINE, folder / _VECTORS, vectors, measure, parameters)
-        return cls(vectors, norms, engine, ExactEngine(vectors, measure), ids, attributes)
+        exact = ExactEngine(vectors, measure)
+        opened = None
+        if filters is not None:
+            opened = Filters.open(folder / _FILTERS, filters.tuning, vectors, engine, exact, measure)
+        return cls(vectors, norms, engine, exact, ids, attributes, opened)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -133,6 +152,37 @@ class Shard:
 
         width = min(k, self.attributes.reachable(crowding))
         return crowded_search(near, queries, width, self.attributes.crowding_codes, crowding)
+
+    def search_where(
+        self, queries: Floats, k: int, where: Where, target_recall: float | None, crowding: int | None
+    ) -> tuple[Rows, Floats, Plan]:
+        """The k nearest rows of each query that pass a filter, or all that do; None searches exactly.
+
+        Returns:
+            rows and distances as `search` does, and what the (first) search did.
+
+        Raises:
+            FailedPrecondition: The index was built without restricts.
+        """
+        filters = self.filters
+        if filters is None:
+            raise FailedPrecondition("the index was built without restricts, so it cannot be filtered")
+        if crowding is None:
+            return filters.search(queries, k, where, target_recall)
+        plans: list[Plan] = []
+
+        def near(queries: Floats, net: int, widening: int) -> tuple[Rows, Floats]:
+            del widening
+            rows, distances, plan = filters.search(queries, net, where, target_recall)
+            plans.append(plan)
+            return rows, distances
+
+        codes = self.attributes.crowding_codes
+        tags = codes[filters.passing(where).rows]
+        tagged = np.bincount(tags[tags >= 0])
+        width = min(k, len(tags) + int(np.minimum(tagged, crowding).sum() - tagged.sum()))
+        found = crowded_search(near, queries, width, codes, crowding)
+        return *found, plans[0] if plans else filters.search(queries, 0, where, None)[2]
 
     def _search(self, queries: Floats, k: int, parameters: QueryParameters | None) -> tuple[Rows, Floats]:
         if parameters is None or not self.engine.leaves:

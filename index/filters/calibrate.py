@@ -30,6 +30,7 @@ QUERIES = 512
 _LEAF_SELECTIVITIES = (0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 _POST_SELECTIVITIES = (0.9, 0.7, 0.5, 0.35, 0.25, 0.18)
 _MISSING = (10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.03)
+_WIDENINGS, _SCORED, _LEAVES = (1.3, 1.6, 2.2), (1.5, 2.5, 4.0), (1, 2, 4)
 _GATHER_BYTES = 256 << 20
 _BATCH = 256
 _REPEATS = 2
@@ -178,7 +179,7 @@ def _post(
     """The Pareto front of post-filtering at one selectivity, cheapest first."""
     truth = first_passing(nearest, mask, CALIBRATED_AT)
     points = []
-    for widening, scored, leaves in product((1.15, 1.3, 1.6, 2.0, 3.0), (1.5, 2.5, 4.0), (1, 1.5, 2, 4)):
+    for widening, scored, leaves in product(_WIDENINGS, _SCORED, _LEAVES):
         width = ceil(widening * CALIBRATED_AT / selectivity)
         parameters = QueryParameters(ceil(max(1, point.leaves) * leaves), ceil(width * scored))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from time import perf_counter
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ..distance import DistanceMeasure, Floats
 from ..engines import Engine, ExactEngine, QueryParameters, Rows
 from ..tuning import OperatingPoint
 from .calibrate import QUERIES, calibrate
-from .datapoints import collect
+from .datapoints import Collected
 from .inverted import RestrictIndex
 from .leaves import Work, search_leaves
 from .partition import ROWS_A_LEAF_AT_LEAST, Lift, Partition
@@ -55,7 +55,7 @@ class Filters:
     @classmethod
     def build(
         cls,
-        restricts: Any,
+        collected: Collected,
         vectors: Floats,
         engine: Engine,
         exact: ExactEngine,
@@ -68,7 +68,7 @@ class Filters:
         """Invert the restricts, and where search is approximate, partition and calibrate.
 
         Args:
-            restricts: As `collect` reads them.
+            collected: The restricts of the datapoints.
             vectors: float32 [n, dimension].
             engine: Searches them.
             exact: Searches them too.
@@ -76,11 +76,7 @@ class Filters:
             queries: A sample of real queries, float32 [q, dimension]; None for a sample of the vectors.
             point: The engine's operating point.
             seed: Of samples.
-
-        Raises:
-            InvalidArgument: Restricts that cannot be read.
         """
-        collected = collect(restricts, len(vectors))
         partition = slot_of_row = tuning = None
         if engine.leaves and len(vectors) >= 2 * ROWS_A_LEAF_AT_LEAST:
             generator = np.random.default_rng(seed)
@@ -127,6 +123,11 @@ class Filters:
             row = int(np.flatnonzero(self.partition.row_of_slot == row)[0])
         return self.restricts.of(row)
 
+    def passing(self, where: Where) -> Passing:
+        """What passes a filter; compiled, or remembered."""
+        passing: Passing = self._cache.get(where)  # type: ignore[attr-defined]
+        return passing
+
     def search(
         self, queries: Floats, k: int, where: Where, target: float | None
     ) -> tuple[Rows, Floats, Plan]:
@@ -143,7 +144,7 @@ class Filters:
             that pass if that is less; and what was done.
         """
         began = perf_counter()
-        passing = self._cache.get(where)  # type: ignore[attr-defined]
+        passing = self.passing(where)
         compiled = perf_counter()
         width = min(k, len(passing))
         choice = choose_path(

@@ -9,7 +9,7 @@ import pytest
 
 from earshot.index.distance import DistanceMeasure
 from earshot.index.engines import ExactEngine, ExactParameters, ScannEngine
-from earshot.index.filters import Filters, as_where
+from earshot.index.filters import Filters, as_where, collect
 from earshot.index.filters.plan import Path as Way
 from earshot.index.tuning import OperatingPoint, Recall
 
@@ -63,7 +63,14 @@ class World:
         self.exact = ExactEngine(self.vectors, measure)
         self.columns = {name: np.where(mask, "yes", "no").tolist() for name, mask in self.masks.items()}
         self.filters = Filters.build(
-            self.columns, self.vectors, self.engine, self.exact, measure, queries=None, point=POINT, seed=0
+            collect(self.columns, COUNT),
+            self.vectors,
+            self.engine,
+            self.exact,
+            measure,
+            queries=None,
+            point=POINT,
+            seed=0,
         )
 
 
@@ -127,7 +134,7 @@ def test_an_exact_index_needs_no_partition():
     vectors = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
     exact = ExactEngine.build(vectors, L2, ExactParameters(), threads=1)
     filters = Filters.build(
-        {"even": ["yes" if row % 2 == 0 else "no" for row in range(300)]},
+        collect({"even": ["yes" if row % 2 == 0 else "no" for row in range(300)]}, 300),
         vectors, exact, exact, L2, queries=None, point=POINT, seed=0,
     )  # fmt: skip
     rows, distances, _ = filters.search(vectors[:5], 3, as_where({"even": "yes"}), TARGET)
