@@ -12,7 +12,7 @@ import typer
 
 from earshot.errors import EarshotError
 
-from . import demo, indexes, rebuild, search, serve, versions
+from . import demo, diff, indexes, prune, rebuild, rollback, search, serve, verify, versions
 from .output import exit_code, print_error
 
 __all__ = ["app", "run"]
@@ -28,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (rebuild, serve, search, indexes, versions, demo):
+for module in (rebuild, serve, search, indexes, versions, verify, diff, rollback, prune, demo):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
 

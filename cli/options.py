@@ -9,8 +9,9 @@ import typer
 
 if TYPE_CHECKING:
     from earshot.client import Client
+    from earshot.index import Store
 
-__all__ = ["CacheDir", "DataDir", "IndexName", "Json", "Server", "client_of"]
+__all__ = ["CacheDir", "DataDir", "IndexName", "Json", "Server", "Version", "client_of", "store_of"]
 
 IndexName = Annotated[
     str, typer.Argument(metavar="INDEX", help="Name of the index, such as podcasts.", show_default=False)
@@ -29,6 +30,9 @@ CacheDir = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Version = Annotated[
+    str | None, typer.Argument(metavar="[VERSION]", help="Such as v000007.", show_default=False)
+]
 Server = Annotated[
     str | None,
     typer.Option(
@@ -47,3 +51,11 @@ def client_of(server: str | None, data_dir: Path | None, cache_dir: Path | None 
     from earshot.server import load_settings, local_client
 
     return local_client(load_settings(data_dir=data_dir, cache_dir=cache_dir))
+
+
+def store_of(data_dir: Path | None, cache_dir: Path | None) -> Store:
+    """The data folder itself, for what no server does."""
+    from earshot.index import Store
+    from earshot.server import load_settings
+
+    return Store(load_settings(data_dir=data_dir, cache_dir=cache_dir).data_dir)

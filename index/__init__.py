@@ -1,5 +1,6 @@
 """Vectors in, neighbors out: engines, build, tuning, and versions on disk. Knows no network and no text."""
 
+from .diff import Change, VersionDiff
 from .distance import DistanceMeasure, FeatureNorm
 from .engines import ExactParameters, QueryParameters, ScannParameters
 from .filters import NumericRestrict, Operator, Plan, TokenRestrict
@@ -14,6 +15,7 @@ from .vectors import MAX_DIMENSIONS
 __all__ = [
     "MAX_DIMENSIONS",
     "MAX_NEIGHBORS",
+    "Change",
     "Datapoint",
     "DistanceMeasure",
     "ExactParameters",
@@ -33,5 +35,6 @@ __all__ = [
     "TokenRestrict",
     "Tuning",
     "Verification",
+    "VersionDiff",
     "VersionInfo",
 ]

@@ -71,6 +71,11 @@ class Ids:
     def __len__(self) -> int:
         return len(self._names)
 
+    @property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """The ids' xxh3_64, ascending, uint64 [n]."""
+        return self._hashes
+
     def of(self, rows: Rows) -> npt.NDArray[np.object_]:
         """The ids at an array of row numbers, same shape, objects; None for row −1."""
         flat = rows.ravel()

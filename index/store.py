@@ -26,6 +26,7 @@ from earshot.errors import (
 )
 
 from . import lock, publish
+from .diff import VersionDiff, diff
 from .files import explained, replace_text, sync
 from .index import Index
 from .manifest import MANIFEST, SUCCESS, Manifest, check_files, read_manifest
@@ -238,6 +239,10 @@ class Store:
         return Verification(
             manifest.version, len(manifest.files), manifest.bytes, len(index), index.sample_recall()
         )
+
+    def diff(self, name: str, before: str, after: str) -> VersionDiff:
+        """What is different in version `after`; raises as `open` does."""
+        return diff(self.open(name, before), self.open(name, after))
 
     @contextmanager
     def writer_lock(self, name: str, *, timeout: float = 0) -> Iterator[None]:

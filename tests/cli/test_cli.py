@@ -35,7 +35,10 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_every_command_and_each_has_its_own(data_dir: Path) -> None:
     overview = earshot(data_dir, "--help")
     assert overview.returncode == 0
-    for command in ("rebuild", "serve", "search", "indexes", "versions", "demo"):
+    for command in (
+        *("rebuild", "serve", "search", "indexes", "demo"),
+        *("versions", "verify", "diff", "rollback", "prune"),
+    ):
         assert command in overview.stdout
         assert earshot(data_dir, command, "--help").returncode == 0
 
