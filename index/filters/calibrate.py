@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import ceil
-from time import thread_time
+from time import process_time
 from typing import TypeVar
 
 import numpy as np
@@ -223,10 +223,13 @@ def _batches(queries: Floats, size: int = _BATCH) -> Iterator[Floats]:
 
 
 def _timed(task: Callable[[], T]) -> tuple[float, T]:
-    """The shortest of a few runs, in seconds of this thread, and the last result."""
+    """The shortest of a few runs, in seconds of processor, and the last result.
+
+    Processor time is what a query takes from others, and does not count what else the machine is doing.
+    """
     seconds = np.inf
     for _ in range(_REPEATS):
-        began = thread_time()
+        began = process_time()
         result = task()
-        seconds = min(seconds, thread_time() - began)
+        seconds = min(seconds, process_time() - began)
     return seconds, result

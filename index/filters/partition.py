@@ -28,7 +28,8 @@ _BLOCK = 16_384
 _STEP = 0.125
 _LOWEST, _HIGHEST = -6.0, 12.0
 BINS = int((_HIGHEST - _LOWEST) / _STEP)
-_TINY = float(np.finfo(np.float32).tiny)
+_TINY = 1e-20  # a variance: of equal vectors
+_LEAST_SPREAD = 1e-3  # of a leaf of one vector
 _UNMEASURED = np.empty((2, 0), np.float32)
 
 
@@ -132,7 +133,12 @@ class Partition:
         covariance /= count
         spread = np.sqrt(squares / max(float(np.trace(covariance)), _TINY))
         bare = cls(
-            slots, bounds, centroids, spread.astype(np.float32), covariance.astype(np.float32), _UNMEASURED
+            slots,
+            bounds,
+            centroids,
+            np.maximum(spread, _LEAST_SPREAD).astype(np.float32),
+            covariance.astype(np.float32),
+            _UNMEASURED,
         )
         sample = np.sort(generator.choice(count, min(count, 20_000), replace=False))
         tail = bare._measure_tail(lift.vectors(vectors[slots[sample]]), sample, lift.queries(queries))

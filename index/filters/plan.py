@@ -13,6 +13,7 @@ from ..tuning import Recall
 
 CALIBRATED_AT = 10
 _ABOUT = 1.1
+_WIDER = 4
 
 
 class Path(StrEnum):
@@ -76,7 +77,7 @@ class Plan:
         total: Datapoints there are.
         leaves: Visits to leaves, a query on average.
         candidates: Rows scored, a query on average; by the engine's count where it post-filtered.
-        short: Queries that had to go another way after the engine.
+        short: Queries that the engine answered with too few that pass, and that were asked again.
         seconds: By step.
     """
 
@@ -142,7 +143,17 @@ def choose_path(
 
 def width_of(point: PostPoint, k: int, selectivity: float) -> int:
     """Neighbors to ask the engine for."""
-    return ceil(point.widening * k / selectivity)
+    return ceil(point.widening * max(k, CALIBRATED_AT) / selectivity)
+
+
+def widened(point: PostPoint) -> PostPoint:
+    """For the few queries that came up short by chance: the next net is four times as wide."""
+    return msgspec.structs.replace(
+        point,
+        widening=_WIDER * point.widening,
+        leaves=_WIDER * point.leaves,
+        candidates=_WIDER * point.candidates,
+    )
 
 
 def _at(points: list[P], selectivity: float) -> list[P]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path as FilePath
 from time import perf_counter
 from typing import Self
@@ -18,7 +19,7 @@ from .inverted import RestrictIndex
 from .leaves import Work, search_leaves
 from .partition import ROWS_A_LEAF_AT_LEAST, Lift, Partition
 from .passing import Passing, PassingCache
-from .plan import Choice, FilterTuning, Path, Plan, choose_path, width_of
+from .plan import Choice, FilterTuning, Path, Plan, PostPoint, choose_path, widened, width_of
 from .scoring import in_order, scan
 from .where import Where
 
@@ -51,6 +52,7 @@ class Filters:
         lift = Lift(None) if self.partition is None else Lift.of(self.vectors, self.measure)
         object.__setattr__(self, "_lift", lift)
         object.__setattr__(self, "_cache", PassingCache(self._compile))
+        object.__setattr__(self, "_choose", lru_cache(maxsize=1024)(self._plan))  # tens of µs a query
 
     @classmethod
     def build(
@@ -147,9 +149,7 @@ class Filters:
         passing = self.passing(where)
         compiled = perf_counter()
         width = min(k, len(passing))
-        choice = choose_path(
-            self.tuning, target, k, len(passing), len(self.vectors), len(queries), passing.is_gathered
-        )
+        choice = self._choose(target, k, len(passing), len(queries), passing.is_gathered)  # type: ignore[attr-defined]
         rows, distances, work, short = self._run(choice, passing, queries, width)
         self._cache.keep(where, passing)  # type: ignore[attr-defined]
         asked = max(1, len(queries))
@@ -164,6 +164,9 @@ class Filters:
         )
         return rows, distances, plan
 
+    def _plan(self, target: float | None, k: int, passing: int, queries: int, gathered: bool) -> Choice:
+        return choose_path(self.tuning, target, k, passing, len(self.vectors), queries, gathered)
+
     def _compile(self, where: Where) -> Passing:
         return Passing(self.restricts.compile(where), self.partition, self.vectors, self._lift)  # type: ignore[attr-defined]
 
@@ -177,10 +180,18 @@ class Filters:
             rows, distances = self.exact.search_rows(queries, np.sort(passing.rows), k)
             work.rows = len(passing) * len(queries)
             return rows, distances, work, 0
-        if choice.path is Path.POST:
-            rows, distances, missed = self._post(choice, passing, queries, k, work)
-            short = len(missed)
-            if short:
+        if choice.path is Path.POST and choice.post is not None:
+            rows, distances, counts = self._post(choice.post, passing, queries, k, work)
+            short = int((counts < k).sum())
+            # Half of what was wanted, and chance fell short: ask again. Less, and the filter is against the
+            # query, whose neighbors lie where the engine did not look even if it finds enough that pass.
+            unlucky = np.flatnonzero((counts < k) & (2 * counts >= k))
+            if len(unlucky):
+                nearby = np.ascontiguousarray(queries[unlucky])
+                again = self._post(widened(choice.post), passing, nearby, k, work)
+                rows[unlucky], distances[unlucky], counts[unlucky] = again
+            missed = np.flatnonzero(counts < k)
+            if len(missed):
                 other = Choice(Path.LEAVES if choice.leaf else Path.EXACT, choice.leaf)
                 rows[missed], distances[missed], more, _ = self._run(other, passing, queries[missed], k)
                 work.leaves, work.rows = work.leaves + more.leaves, work.rows + more.rows
@@ -220,10 +231,8 @@ class Filters:
         return np.take_along_axis(rows, order, 1), np.take_along_axis(apart, order, 1)
 
     def _post(
-        self, choice: Choice, passing: Passing, queries: Floats, k: int, work: Work
+        self, point: PostPoint, passing: Passing, queries: Floats, k: int, work: Work
     ) -> tuple[Rows, Floats, Rows]:
-        point = choice.post
-        assert point is not None
         selectivity = len(passing) / len(self.vectors)
         width = min(max(width_of(point, k, selectivity), k), len(self.vectors))
         candidates = max(width, point.candidates)
@@ -231,5 +240,5 @@ class Filters:
         work.rows += candidates * len(queries)
         kept = passing.mask[found] & (found >= 0)
         order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
-        missed = np.flatnonzero(kept.sum(axis=1) < k)
-        return np.take_along_axis(found, order, 1), np.take_along_axis(values, order, 1), missed
+        counts = kept.sum(axis=1)
+        return np.take_along_axis(found, order, 1), np.take_along_axis(values, order, 1), counts

@@ -124,9 +124,10 @@ def test_what_was_saved_finds_the_same(world, tmp_path: Path):
     )
     for name in ("tenth", "far", "three"):
         where = as_where({name: "yes"})
-        found, _, _ = opened.search(world.queries, 10, where, TARGET)
-        before, _, _ = world.filters.search(world.queries, 10, where, TARGET)
+        found, _, _ = opened.search(world.queries, 10, where, None)
+        before, _, _ = world.filters.search(world.queries, 10, where, None)
         assert (found == before).all()
+    assert opened.tuning == world.filters.tuning
     assert opened.of(17) == world.filters.of(17)
 
 
