@@ -46,7 +46,7 @@ def rebuild(
     ] = "1%",
     target_recall: Annotated[
         float, typer.Option(help="Share of the true neighbors that a search shall find.")
-    ] = 0.95,
+    ] = 0.99,
     keep: Annotated[int, typer.Option(min=1, help="Versions to keep for rollback.")] = 3,
     force: Annotated[bool, typer.Option("--force", help="Build although nothing has changed.")] = False,
     json: Json = False,

@@ -46,7 +46,7 @@ class RebuildRequest:
     transcripts: Sequence[str | Path] = ()
     mapping: FieldMapping | None = None
     max_bad: BadLimit = field(default_factory=lambda: BadLimit.parse("1%"))
-    target_recall: float = 0.95
+    target_recall: float = 0.99
     keep: int = 3
     force: bool = False
 
