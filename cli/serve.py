@@ -17,6 +17,13 @@ __all__ = ["serve"]
 
 
 def serve(
+    transport: Annotated[
+        str | None,
+        typer.Option(
+            help="portable: grpcio and uvicorn, a port each; hot: Envoy, one port for both, much faster "
+            "[default: portable]."
+        ),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")] = None,
     port: Annotated[
         int | None, typer.Option(help="Port of HTTP [default: 8080; 0 takes a free one].")
@@ -28,14 +35,13 @@ def serve(
     cache_dir: CacheDir = None,
 ) -> None:
     """Serve all indexes over gRPC and HTTP; newly published versions are picked up by themselves."""
-    from earshot.server import load_settings
-    from earshot.server import serve as serve_until_stopped
+    from earshot.server import load_settings, serve_with
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings(
-        host=host, port=port, grpc_port=grpc_port, data_dir=data_dir, cache_dir=cache_dir
+        transport=transport, host=host, port=port, grpc_port=grpc_port, data_dir=data_dir, cache_dir=cache_dir
     )
-    serve_until_stopped(settings, ready=_print_addresses)
+    serve_with(settings, ready=_print_addresses)
 
 
 def _print_addresses(addresses: Addresses) -> None:

@@ -6,6 +6,7 @@ from .local import LocalTransport, local_client
 from .run import Addresses, running, serve
 from .service import Service
 from .settings import Settings, load_settings
+from .transports import serve_with
 
 __all__ = [
     "Addresses",
@@ -16,4 +17,5 @@ __all__ = [
     "local_client",
     "running",
     "serve",
+    "serve_with",
 ]

@@ -6,6 +6,7 @@ Flags beat `EARSHOT_*`, which beat `earshot.toml`, which beats the default.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 from pydantic import Field, ValidationError
@@ -33,9 +34,21 @@ class Settings(BaseSettings):
         Path(platformdirs.user_cache_dir("earshot")),
         description="Folder for models made ready to run and for embeddings already computed.",
     )
+    transport: Literal["portable", "hot"] = Field(
+        "portable",
+        description="portable: gRPC by grpcio and HTTP by uvicorn, a port each. "
+        "hot: both on one port through Envoy, several times faster, Linux and macOS only.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8080, ge=0, le=65535, description="Port of HTTP; 0 takes a free one.")
-    grpc_port: int = Field(8081, ge=0, le=65535, description="Port of gRPC; 0 takes a free one.")
+    port: int = Field(
+        8080,
+        ge=0,
+        le=65535,
+        description="Port of HTTP, and of gRPC too where the transport is hot; 0 takes a free one.",
+    )
+    grpc_port: int = Field(
+        8081, ge=0, le=65535, description="Port of gRPC where the transport is portable; 0 takes a free one."
+    )
     threads: int = Field(0, ge=0, le=1024, description="Searches at a time; 0 means one a core.")
     poll_seconds: float = Field(
         0.5, gt=0, le=3600, description="How often a server looks for a new version of its indexes."

@@ -46,8 +46,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, vectors: np.ndarray) -> P
     return folder
 
 
-@pytest.fixture(scope="session")
-def server(data_dir: Path) -> Iterator[Server]:
-    with serving(data_dir) as running:
+@pytest.fixture(scope="session", params=["portable", "hot"])
+def server(data_dir: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
+    with serving(data_dir, "--transport", request.param) as running:
         yield running
         assert "Traceback" not in running.log()
