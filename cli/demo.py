@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import signal
+import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,8 +42,8 @@ def demo(
 ) -> None:
     """Build an index from sample podcasts, search it over gRPC, and serve it until Ctrl-C.
 
-    The samples become the index `podcasts`, a feed of your own the index `my-podcasts`. The second
-    time nothing is done again that has not changed.
+    The samples become the index `podcasts`. A feed of your own becomes the index `my-podcasts` and is
+    searched for three of its own titles. The second time nothing is done again that has not changed.
     """
     from earshot.jobs import RebuildRequest
     from earshot.jobs import rebuild as run_job
@@ -51,39 +55,42 @@ def demo(
     with progress_bars() as progress:
         report = run_job(request, data_dir=settings.data_dir, cache_dir=settings.cache_dir, progress=progress)
     print_report(report)
-    asyncio.run(_serve(settings, index, once=once))
+    asyncio.run(_serve(settings, index, report.sample_titles if feed else EXAMPLES, once=once))
 
 
-async def _serve(settings: Settings, index: str, *, once: bool) -> None:
+async def _serve(settings: Settings, index: str, examples: Sequence[str], *, once: bool) -> None:
     from earshot.server import running
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with running(settings) as addresses:
-        await asyncio.to_thread(_show_examples, addresses, index)
+        await asyncio.to_thread(_show_examples, addresses, index, examples)
         if once:
             return
         console.print(
             f"\nserving gRPC at [bold]{addresses.grpc}[/] and HTTP at [bold]{addresses.http}[/] "
             f"(API page: {addresses.http}/docs), until Ctrl-C. Try:\n"
-            f"  .venv/bin/earshot search {index} 'whatever comes to your mind' --server {addresses.grpc}",
+            f"  {_program()} search {index} 'whatever comes to your mind' --server {addresses.grpc}",
             highlight=False,
             soft_wrap=True,
         )
         await stop.wait()
 
 
-def _show_examples(addresses: Addresses, index: str) -> None:
+def _show_examples(addresses: Addresses, index: str, examples: Sequence[str]) -> None:
     from earshot.client import Client
 
     with Client(addresses.grpc) as client:
-        client.search(
-            index, EXAMPLES[0], k=1
-        )  # the first text loads the model; the times below are of searches
-        for text in EXAMPLES:
+        client.search(index, "warm up", k=1)  # loads the model, so that the times shown are of searches
+        for text in examples:
             console.print(f"\n[bold cyan]{text}[/]\n")
             console.print(results_table(client.search(index, text, k=3)))
+
+
+def _program() -> str:
+    """How this program can be called from here."""
+    return "earshot" if shutil.which("earshot") else os.path.relpath(sys.argv[0])
 
 
 def _sample_feeds() -> Path:

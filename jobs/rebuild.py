@@ -53,7 +53,10 @@ class RebuildRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuildReport:
-    """What came of it. `published` is false where nothing had changed; seconds are by step."""
+    """What came of it. `published` is false where nothing had changed; seconds are by step.
+
+    `sample_titles` are at most three titles from beginning, middle and end.
+    """
 
     index: str
     version: str
@@ -68,6 +71,7 @@ class RebuildReport:
     bad_records: int
     warnings: int
     first_bad_records: list[str]
+    sample_titles: list[str]
     seconds: dict[str, float]
 
 
@@ -248,8 +252,15 @@ def _report(
         bad_records=read.bad.skipped,
         warnings=read.bad.warnings,
         first_bad_records=[str(record) for record in read.bad.kept],
+        sample_titles=_spread(read.titles, 3),
         seconds={step: round(value, 3) for step, value in seconds.items()},
     )
+
+
+def _spread(titles: Sequence[str], count: int) -> list[str]:
+    """At most `count` titles that are not empty, from beginning to end."""
+    named = [title for title in titles if title]
+    return [named[len(named) * part // count] for part in range(min(count, len(named)))]
 
 
 @contextmanager
