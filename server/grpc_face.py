@@ -80,7 +80,8 @@ class GrpcFace:
             )
         except RuntimeError as error:
             raise Unavailable(
-                f"port {port} on {host} cannot be used for gRPC (in use?): choose another with --grpc-port or EARSHOT_GRPC_PORT",
+                f"port {port} on {host} cannot be used for gRPC (in use?): "
+                "choose another with --grpc-port or EARSHOT_GRPC_PORT",
                 field="grpc_port",
             ) from error
 

@@ -119,7 +119,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise Unavailable(
-            f"port {port} on {host} cannot be used for HTTP ({error.strerror}): choose another with --port or EARSHOT_PORT",
+            f"port {port} on {host} cannot be used for HTTP ({error.strerror}): "
+            "choose another with --port or EARSHOT_PORT",
             field="port",
         ) from error
     return listener
