@@ -67,18 +67,37 @@ def read_records(
 ) -> Iterator[Document]:
     """The documents of a JSON lines file, plain or gzip, one at a time.
 
-    A line that is no JSON object, has no id, no text, or a value of the wrong type goes to `on_bad`.
+    A line that is no JSON object, has no id, no text, or a value of the wrong type goes to `on_bad`; so does,
+    as a warning, a key of the mapping that no record has: it may be a typo, and would be missed by nobody.
 
     Raises:
         InvalidArgument: the file is cut short.
     """
+    unseen = _chosen_keys(mapping)
     for number, line in read_lines(file.path, advance):
         try:
             if line is None:
                 raise _BadValueError(f"the line is longer than {MAX_LINE_BYTES // 2**20} MiB")
-            yield _document(_record(line), mapping, f"{file.name}:{number}")
+            record = _record(line)
+            unseen = {key: name for key, name in unseen.items() if _find(record, (key,)) is None}
+            yield _document(record, mapping, f"{file.name}:{number}")
         except _BadValueError as error:
             on_bad(BadRecord(file.name, number, str(error)))
+    for key, name in unseen.items():
+        reason = f"no record has the key {key!r}, which the mapping names for {name}"
+        on_bad(BadRecord(file.name, None, reason, drops_document=False))
+
+
+def _chosen_keys(mapping: FieldMapping) -> dict[str, str]:
+    """The keys that somebody chose, with the field each is for; the defaults are only guesses."""
+    default = FieldMapping()
+    names = [field.name for field in fields(FieldMapping)]
+    return {
+        key: name
+        for name in names
+        if getattr(mapping, name) != getattr(default, name)
+        for key in getattr(mapping, name)
+    }
 
 
 def _record(line: bytes) -> dict[str, JSON]:

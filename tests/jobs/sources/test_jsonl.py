@@ -129,3 +129,12 @@ def test_a_line_over_the_limit_is_a_bad_record(tmp_path, read, monkeypatch):
     (document,), (bad,) = read(file)
     assert (document.origin, bad.line) == (f"{file}:2", 1)
     assert "longer than" in bad.reason
+
+
+def test_a_chosen_key_that_no_record_has_is_a_warning(tmp_path, read):
+    file = write(tmp_path / "a.jsonl", {"id": "1", "title": "T", "body": "B"}, {"id": "2", "title": "T"})
+    documents, bad = read(file, mapping=field_mapping(["text=bdoy", "extra=body"]))
+    assert len(documents) == 2
+    ((reason, drops),) = [(str(record), record.drops_document) for record in bad]
+    assert reason == f"{file}: no record has the key 'bdoy', which the mapping names for text"
+    assert not drops
