@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from earshot.errors import EarshotError, FailedPrecondition, Internal, Unavailable
 from earshot.index import Index, Manifest, Store
 
+from .embedders import Embedders
+
 __all__ = ["Registry", "ServedIndex"]
 
 WARM_UP_QUERIES = 64
@@ -30,10 +32,11 @@ class ServedIndex:
 
 
 class Registry:
-    """Keeps every index of a store open at its current version."""
+    """Keeps every index of a store open at its current version; with `embedders`, its model ready too."""
 
-    def __init__(self, store: Store, *, poll_seconds: float) -> None:
+    def __init__(self, store: Store, *, poll_seconds: float, embedders: Embedders | None = None) -> None:
         self.store = store
+        self._embedders = embedders
         self._poll_seconds = poll_seconds
         self._served: dict[str, ServedIndex] = {}
         self._problems: dict[str, str] = {}
@@ -116,7 +119,7 @@ class Registry:
             if self._failed_version.get(name) == version:
                 return
             index = self.store.open(name, version)
-            _warm_up(index)
+            self._warm_up(index)
         except FailedPrecondition as error:
             if version:
                 self._note(name, version, error)
@@ -132,6 +135,15 @@ class Registry:
             self._failed_version.pop(name, None)
             log.info("serving index %s version %s, %d datapoints", name, version, len(index))
 
+    def _warm_up(self, index: Index) -> None:
+        """Queries before the swap, so that the first real one finds pages, tables and the model in memory."""
+        index.search_ids(index.sample_ids(WARM_UP_QUERIES), min(10, len(index)))
+        if self._embedders is not None and index.manifest.model:
+            try:
+                self._embedders.get(index.manifest.model).embed(["warm up"])
+            except EarshotError as error:  # the index still answers vectors; a text will be told the reason
+                log.warning("the model of index %s: %s", index.manifest.index, error.message)
+
     def _note(self, name: str, version: str, error: EarshotError) -> None:
         served = self._served.get(name)
         kept = f"; version {served.version} goes on serving" if served else ""
@@ -144,8 +156,3 @@ class Registry:
     def _watch(self) -> None:
         while not self._stopping.wait(self._poll_seconds):
             self.refresh()
-
-
-def _warm_up(index: Index) -> None:
-    """Queries before the swap, so that the first real one finds pages and tables in memory."""
-    index.search_ids(index.sample_ids(WARM_UP_QUERIES), min(10, len(index)))

@@ -54,8 +54,9 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
 
     Raises Unavailable, naming the port, where one is in use.
     """
-    registry = Registry(Store(settings.data_dir), poll_seconds=settings.poll_seconds)
-    service = Service(registry, Embedders(settings.cache_dir))
+    embedders = Embedders(settings.cache_dir)
+    registry = Registry(Store(settings.data_dir), poll_seconds=settings.poll_seconds, embedders=embedders)
+    service = Service(registry, embedders)
     threads = settings.threads or os.cpu_count() or 1
     with contextlib.ExitStack() as stack:
         executor = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="earshot"))

@@ -45,8 +45,11 @@ class _Server:
 
     def __init__(self, settings: Settings, admin: Admin) -> None:
         self._admin = admin
-        self.registry = Registry(Store(settings.data_dir), poll_seconds=settings.poll_seconds)
-        service = Service(self.registry, Embedders(settings.cache_dir))
+        embedders = Embedders(settings.cache_dir)
+        self.registry = Registry(
+            Store(settings.data_dir), poll_seconds=settings.poll_seconds, embedders=embedders
+        )
+        service = Service(self.registry, embedders)
         threads = settings.threads or os.cpu_count() or 1
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="earshot")
         self.engine = ThreadPoolExecutor(threads, thread_name_prefix="earshot-engine")

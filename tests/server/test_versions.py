@@ -131,3 +131,17 @@ def served(http: str) -> str:
             "indexVersion"
         ]
     )
+
+
+def test_an_index_whose_model_is_not_here_answers_vectors_and_says_why_not_texts(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    store.create("foreign")
+    model = {"name": "all-MiniLM-L6-v2", "precision": "int8", "digest": "0" * 64}
+    store.publish("foreign", build(1), manifest_extra={"model": model})
+    with serving(store.data_dir) as server:
+        search = f"{server.http}/v1/indexes/foreign:search"
+        assert httpx.post(search, json={"datapointId": "1-3"}).status_code == 200
+        reply = httpx.post(search, json={"text": "hello"})
+        assert reply.status_code == 400
+        assert "rebuild the index" in reply.json()["error"]["message"]
+        assert "rebuild the index" in server.log()
