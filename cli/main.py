@@ -7,13 +7,15 @@ second to load, and `--help` or a client of a far server shall not wait for them
 from __future__ import annotations
 
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
 from earshot.errors import EarshotError
 
 from . import demo, diff, indexes, prune, rebuild, rollback, search, serve, verify, versions
-from .output import exit_code, print_error
+from .output import console, exit_code, print_error
 
 __all__ = ["app", "run"]
 
@@ -28,8 +30,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        console.print(f"earshot {metadata.version('earshot')}", highlight=False)
+        raise typer.Exit
+
+
 for module in (rebuild, serve, search, indexes, versions, verify, diff, rollback, prune, demo):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Options that stand before any command."""
+    del version
 
 
 def run() -> None:

@@ -19,13 +19,13 @@ IndexName = Annotated[
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder that holds the indexes [default: $EARSHOT_DATA_DIR or .earshot].", show_default=False
+        help="Folder that holds the indexes (default: $EARSHOT_DATA_DIR or .earshot).", show_default=False
     ),
 ]
 CacheDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder for models and computed embeddings [default: $EARSHOT_CACHE_DIR or the user's cache].",
+        help="Folder for models and computed embeddings (default: $EARSHOT_CACHE_DIR or the user's cache).",
         show_default=False,
     ),
 ]

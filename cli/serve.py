@@ -21,15 +21,15 @@ def serve(
         str | None,
         typer.Option(
             help="portable: grpcio and uvicorn, a port each; hot: Envoy, one port for both, much faster "
-            "[default: portable]."
+            "(default: portable)."
         ),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port of HTTP [default: 8080; 0 takes a free one].")
+        int | None, typer.Option(help="Port of HTTP (default: 8080; 0 takes a free one).")
     ] = None,
     grpc_port: Annotated[
-        int | None, typer.Option(help="Port of gRPC [default: 8081; 0 takes a free one].")
+        int | None, typer.Option(help="Port of gRPC (default: 8081; 0 takes a free one).")
     ] = None,
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,

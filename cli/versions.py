@@ -25,7 +25,7 @@ def versions(index: IndexName, server: Server = None, json: Json = False, data_d
                     version.complete,
                     version.datapoint_count,
                     version.measured_recall,
-                    round(version.size_bytes / 1e6, 1),
+                    f"{version.size_bytes / 1e6:.1f}",
                     f"{version.create_time:%Y-%m-%d %H:%M:%S} UTC" if version.create_time else "-",
                 )
                 for version in found
