@@ -8,6 +8,7 @@ from .index import Index
 from .manifest import Manifest
 from .planner import MAX_NEIGHBORS
 from .result import Datapoint, SearchResult
+from .sources import VectorSource, open_vectors
 from .store import Store, Verification, VersionInfo
 from .tuning import OperatingPoint, Progress, Recall, Tuning
 from .vectors import MAX_DIMENSIONS
@@ -34,7 +35,9 @@ __all__ = [
     "Store",
     "TokenRestrict",
     "Tuning",
+    "VectorSource",
     "Verification",
     "VersionDiff",
     "VersionInfo",
+    "open_vectors",
 ]

@@ -5,7 +5,7 @@ Restricts will be further columns of the same table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,8 @@ from .arrow import read_table, write_table
 
 Metadata = dict[str, Any]
 Codes = npt.NDArray[np.int64]
+
+_DECODER = msgspec.json.Decoder(Metadata)
 
 _SCHEMA = pa.schema(
     [
@@ -51,7 +53,8 @@ class Attributes:
                 an object of JSON.
         """
         tags = [None] * count if crowding_tags is None else list(crowding_tags)
-        objects = [None] * count if metadata is None else list(metadata)
+        # Encoded as they come: a source on disk never has all of its objects in memory.
+        objects = [None] * count if metadata is None else [_encode(*pair) for pair in enumerate(metadata)]
         for field, values in (("crowding_tags", tags), ("metadata", objects)):
             if len(values) != count:
                 raise InvalidArgument(f"{field} has {len(values)} entries for {count} vectors", field=field)
@@ -60,10 +63,9 @@ class Attributes:
                 raise InvalidArgument(
                     f"crowding_tags, row {row}, is {tag!r}; a tag is a string or None", field="crowding_tags"
                 )
-        encoded = [_encode(value, row) for row, value in enumerate(objects)]
         columns = [
             pa.array(tags, pa.large_string()).dictionary_encode(),
-            pa.array(encoded, pa.large_binary()),
+            pa.array(objects, pa.large_binary()),
         ]
         return cls(pa.table(columns, schema=_SCHEMA))
 
@@ -103,10 +105,13 @@ class Attributes:
         tag: str | None = self._tags[row].as_py()
         return tag
 
-    def metadata(self, row: int) -> Metadata | None:
-        """The datapoint's metadata, decoded."""
+    def metadata(self, row: int, fields: Sequence[str] | None = None) -> Metadata | None:
+        """The datapoint's metadata, decoded: all of it, or those of `fields` that it has."""
         encoded = self.metadata_json(row)
-        return None if encoded is None else msgspec.json.decode(encoded, type=Metadata)
+        if encoded is None:
+            return None
+        found = _DECODER.decode(encoded)
+        return found if fields is None else {key: found[key] for key in fields if key in found}
 
     def metadata_json(self, row: int) -> bytes | None:
         """The datapoint's metadata as it is stored: one JSON object."""
@@ -114,7 +119,7 @@ class Attributes:
         return encoded
 
 
-def _encode(value: Any, row: int) -> bytes | None:
+def _encode(row: int, value: Any) -> bytes | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):

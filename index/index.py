@@ -31,7 +31,7 @@ from .manifest import (
     write_manifest,
 )
 from .planner import MAX_NEIGHBORS, Planner, check_recall, check_whole
-from .result import Datapoint, SearchResult
+from .result import Datapoint, SearchResult, check_fields
 from .shard import Shard
 from .tuning import Progress, Recall, recall_of, tune
 from .vectors import as_queries, as_vectors, unit_norm
@@ -284,12 +284,13 @@ class Index:
         """
         return self.search(self._vectors(self._rows(ids)), k, **options)
 
-    def read(self, ids: Sequence[str]) -> list[Datapoint]:
-        """The stored datapoints with these ids, in their order.
+    def read(self, ids: Sequence[str], *, fields: Sequence[str] | None = None) -> list[Datapoint]:
+        """The stored datapoints with these ids, in their order; of their metadata all, or these fields.
 
         Raises:
             NotFound: Ids that the index does not hold.
         """
+        check_fields(fields)
         rows = self._rows(ids)
         attributes, filters = self._shard.attributes, self._shard.filters
         return [
@@ -297,7 +298,7 @@ class Index:
                 name,
                 vector,
                 attributes.crowding_tag(row),
-                attributes.metadata(row),
+                attributes.metadata(row, fields),
                 filters.of(row) if filters is not None else (),
             )
             for name, vector, row in zip(ids, self._vectors(rows), rows.tolist(), strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -12,13 +12,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from earshot.errors import FailedPrecondition
+from earshot.errors import FailedPrecondition, InvalidArgument
 
 from .distance import DistanceMeasure, Floats
 from .engines import Rows
 from .filters import Plan, Restrict
 
 __all__ = ["Datapoint", "SearchResult"]
+
+
+def check_fields(fields: Sequence[str] | None) -> None:
+    """Raises InvalidArgument where one name was given in place of a list of them."""
+    if isinstance(fields, str):
+        raise InvalidArgument(f"fields is {fields!r}; it must be a list of strings", field="fields")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +53,7 @@ class SearchResult:
     distances: Floats
     distance_measure: DistanceMeasure
     _ids_of: Callable[[Rows], npt.NDArray[np.object_]]
-    _metadata_of: Callable[[int], dict[str, Any] | None]
+    _metadata_of: Callable[[int, Sequence[str] | None], dict[str, Any] | None]
     _crowding_tag_of: Callable[[int], str | None]
     plan: Plan | None = None
 
@@ -77,27 +83,46 @@ class SearchResult:
     @cached_property
     def metadata(self) -> list[list[dict[str, Any] | None]]:
         """The neighbors' metadata, a list a query."""
-        return [[self._metadata_of(row) for row in rows] for rows in self.rows.tolist()]
+        return [[self._metadata_of(row, None) for row in rows] for rows in self.rows.tolist()]
+
+    def select(self, fields: Sequence[str]) -> list[list[dict[str, Any] | None]]:
+        """`metadata` with these of its fields only; a neighbor that lacks one goes without it."""
+        check_fields(fields)
+        return [[self._metadata_of(row, fields) for row in rows] for rows in self.rows.tolist()]
 
     @cached_property
     def crowding_tags(self) -> list[list[str | None]]:
         """The neighbors' crowding tags, a list a query."""
         return [[self._crowding_tag_of(row) for row in rows] for rows in self.rows.tolist()]
 
-    def to_arrow(self) -> pa.Table:
-        """Columns query (int64), rank (from 1), id, distance, score; a row a neighbor."""
-        queries, width = self.rows.shape
-        return pa.table(
-            {
-                "query": np.repeat(np.arange(queries), width),
-                "rank": np.tile(np.arange(1, width + 1), queries),
-                "id": pa.array(self._ids_of(self.rows).ravel(), pa.string()),
-                "distance": self.distances.ravel(),
-                "score": self.scores.ravel(),
-            }
-        )
+    def to_arrow(self, fields: Sequence[str] = ()) -> pa.Table:
+        """Columns query (int64), rank (from 1), id, distance, score; a row a neighbor.
 
-    def to_pandas(self) -> Any:
+        Args:
+            fields: Of the metadata, further columns; null where a neighbor lacks the field. One that is
+                called as a column above is put in as `metadata.` and its name.
+
+        Raises:
+            InvalidArgument: A field holds values that no one column can.
+        """
+        queries, width = self.rows.shape
+        columns = {
+            "query": np.repeat(np.arange(queries), width),
+            "rank": np.tile(np.arange(1, width + 1), queries),
+            "id": pa.array(self._ids_of(self.rows).ravel(), pa.string()),
+            "distance": self.distances.ravel(),
+            "score": self.scores.ravel(),
+        }
+        found = [entry or {} for entries in self.select(fields) for entry in entries] if fields else []
+        for field in fields:
+            name = f"metadata.{field}" if field in columns else field
+            try:
+                columns[name] = pa.array([entry.get(field) for entry in found])
+            except pa.ArrowInvalid as error:
+                raise InvalidArgument(f"metadata {field!r} is no column: {error}", field="fields") from error
+        return pa.table(columns)
+
+    def to_pandas(self, fields: Sequence[str] = ()) -> Any:
         """`to_arrow` as a data frame.
 
         Raises:
@@ -107,4 +132,4 @@ class SearchResult:
             import_module("pandas")
         except ImportError as error:
             raise FailedPrecondition("to_pandas needs pandas: pip install pandas") from error
-        return self.to_arrow().to_pandas()
+        return self.to_arrow(fields).to_pandas()

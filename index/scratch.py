@@ -16,6 +16,7 @@ from earshot.errors import InvalidArgument
 from .distance import Floats
 from .files import explained
 
+BLOCK_BYTES = 4 << 20
 _LARGE_FILES = Path("/var/tmp")  # noqa: S108  (the file has no name there that could be guessed)
 
 
@@ -65,7 +66,12 @@ def is_mapped(array: npt.NDArray[Any]) -> bool:
     return False
 
 
-def row_blocks(array: npt.NDArray[Any], block_bytes: int = 16 << 20) -> Iterable[npt.NDArray[Any]]:
-    """Consecutive slices of a matrix's rows, of about so many bytes each."""
-    step = max(1, block_bytes // max(1, array.shape[1] * array.itemsize))
+def row_blocks(array: npt.NDArray[Any]) -> Iterable[npt.NDArray[Any]]:
+    """Consecutive slices of a matrix's rows, of about BLOCK_BYTES each."""
+    step = rows_a_block(array.shape[1] * array.itemsize)
     return (array[start : start + step] for start in range(0, len(array), step))
+
+
+def rows_a_block(row_bytes: int) -> int:
+    """How many rows are moved at a time."""
+    return max(1, BLOCK_BYTES // row_bytes)

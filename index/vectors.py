@@ -5,6 +5,7 @@ What cannot be searched (NaN, infinity, a wrong dimension) is refused here, by r
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import isfinite
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from earshot.errors import InvalidArgument
 
 from .distance import Floats
+from .scratch import is_mapped, row_blocks, to_scratch
 
 MAX_DIMENSIONS = 4096
 _BLOCK_BYTES = 32 << 20
@@ -66,7 +68,24 @@ def as_queries(values: Any, dimension: int, *, field: str = "queries") -> Floats
 
 
 def unit_norm(vectors: Floats) -> tuple[Floats, Floats]:
-    """Rows scaled to length 1 (zero rows stay zero), and the lengths they had, float32 [n]."""
+    """Rows scaled to length 1 (zero rows stay zero), and the lengths they had, float32 [n].
+
+    What was mapped from a file comes back mapped from a scratch file.
+    """
+    if not is_mapped(vectors):
+        return _unit_norm(vectors)
+    norms: list[Floats] = []
+
+    def blocks() -> Iterator[Floats]:
+        for block in row_blocks(vectors):
+            scaled, lengths = _unit_norm(block)
+            norms.append(lengths)
+            yield scaled
+
+    return to_scratch(blocks()), np.concatenate(norms)
+
+
+def _unit_norm(vectors: Floats) -> tuple[Floats, Floats]:
     norms = np.sqrt(squared_norms(vectors))
     divisors = np.where(norms > 0, norms, np.float32(1))
     scaled = np.divide(vectors, divisors[:, np.newaxis], dtype=np.float32)

@@ -13,11 +13,10 @@ import numpy.typing as npt
 from earshot.errors import FailedPrecondition
 
 from ..distance import DistanceMeasure, Floats
-from ..scratch import to_scratch
+from ..scratch import rows_a_block, to_scratch
 from .raw import check_matrix, is_native
 from .source import QUERIES, VECTORS, VectorSource, named, unreadable
 
-_BLOCK_BYTES = 16 << 20
 _MEASURES = {
     "angular": DistanceMeasure.COSINE_DISTANCE,
     "dot": DistanceMeasure.DOT_PRODUCT_DISTANCE,
@@ -66,6 +65,6 @@ def _matrix(dataset: Any, path: Path) -> Floats:
 
 def _blocks(dataset: Any) -> Iterator[npt.NDArray[Any]]:
     count, dimension = dataset.shape
-    step = max(1, _BLOCK_BYTES // (dimension * dataset.dtype.itemsize))
+    step = rows_a_block(dimension * dataset.dtype.itemsize)
     for start in range(0, count, step):
         yield dataset[start : start + step]

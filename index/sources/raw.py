@@ -6,6 +6,7 @@ A little-endian float32 matrix is mapped where it lies; anything else becomes on
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -16,17 +17,15 @@ import numpy.typing as npt
 from earshot.errors import InvalidArgument
 
 from ..distance import Floats
-from ..scratch import row_blocks, to_scratch
+from ..scratch import row_blocks, rows_a_block, to_scratch
 from .source import IDS, QUERIES, VECTORS, VectorSource, named, unreadable
-
-_BLOCK_BYTES = 16 << 20
 
 
 def read_npy(path: Path) -> VectorSource:
     """A `.npy` of any number type, byte order and memory order."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise unreadable(path, error) from error
     check_matrix(path, array.shape, array.dtype)
     if is_native(array):
@@ -51,7 +50,7 @@ def read_npz(path: Path, vectors: str | None) -> VectorSource:
                 ids=None if known is None else _strings(archive, known, path),
                 queries=None if questions is None else _member(archive, questions, path),
             )
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise unreadable(path, error) from error
 
 
@@ -68,7 +67,7 @@ def read_vecs(path: Path, dtype: str) -> VectorSource:
         done = 0
         with path.open("rb") as stream:
             while done < count:
-                rows = np.fromfile(stream, row, max(1, _BLOCK_BYTES // row.itemsize))
+                rows = np.fromfile(stream, row, rows_a_block(row.itemsize))
                 others = np.flatnonzero(rows["dimension"] != dimension)
                 if len(others):
                     number, other = done + int(others[0]), int(rows["dimension"][others[0]])
@@ -125,7 +124,7 @@ def _npy_blocks(stream: IO[bytes], path: Path) -> Iterator[npt.NDArray[Any]]:
     if by_column and shape[1] > 1:
         raise unreadable(path, "an array is stored column by column; save it after np.ascontiguousarray")
     row_bytes = shape[1] * dtype.itemsize
-    step = max(1, _BLOCK_BYTES // row_bytes)
+    step = rows_a_block(row_bytes)
     for start in range(0, shape[0], step):
         wanted = min(step, shape[0] - start)
         data = stream.read(wanted * row_bytes)
