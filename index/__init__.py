@@ -3,11 +3,13 @@
 from .diff import Change, VersionDiff
 from .distance import DistanceMeasure, FeatureNorm
 from .engines import ExactParameters, QueryParameters, ScannParameters
+from .explain import Explanation, Step
 from .filters import NumericRestrict, Operator, Plan, TokenRestrict
 from .index import Index
 from .manifest import Manifest
 from .planner import MAX_NEIGHBORS
 from .result import Datapoint, SearchResult
+from .sizes import Part, sizes
 from .sources import VectorSource, open_vectors
 from .store import Store, Verification, VersionInfo
 from .tuning import OperatingPoint, Progress, Recall, Tuning
@@ -20,18 +22,21 @@ __all__ = [
     "Datapoint",
     "DistanceMeasure",
     "ExactParameters",
+    "Explanation",
     "FeatureNorm",
     "Index",
     "Manifest",
     "NumericRestrict",
     "OperatingPoint",
     "Operator",
+    "Part",
     "Plan",
     "Progress",
     "QueryParameters",
     "Recall",
     "ScannParameters",
     "SearchResult",
+    "Step",
     "Store",
     "TokenRestrict",
     "Tuning",
@@ -40,4 +45,5 @@ __all__ = [
     "VersionDiff",
     "VersionInfo",
     "open_vectors",
+    "sizes",
 ]

@@ -67,3 +67,15 @@ def choice(kind: type[_Choice], value: Any, *, field: str) -> _Choice:
     except ValueError:
         known = ", ".join(kind)
         raise InvalidArgument(f"{field} is {value!r}; it must be one of {known}", field=field) from None
+
+
+def seen_by_engines(measure: DistanceMeasure) -> DistanceMeasure:
+    """Engines see cosine as the dot product of unit vectors."""
+    if measure is DistanceMeasure.COSINE_DISTANCE:
+        return DistanceMeasure.DOT_PRODUCT_DISTANCE
+    return measure
+
+
+def is_scaled(measure: DistanceMeasure, norm: FeatureNorm) -> bool:
+    """Whether vectors are scaled to unit length before they are compared."""
+    return measure is DistanceMeasure.COSINE_DISTANCE or norm is FeatureNorm.UNIT_L2_NORM

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import xxhash
 from earshot.errors import DataLoss, EarshotError, FailedPrecondition, PermissionDenied, ResourceExhausted
 
 _CHUNK = 1 << 20
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 _ADVICE: dict[int, tuple[type[EarshotError], str]] = {
     errno.EACCES: (PermissionDenied, "make it writable for this user, or choose another data folder"),
     errno.EPERM: (PermissionDenied, "make it writable for this user, or choose another data folder"),
@@ -57,6 +59,25 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array))
         stream.write(array.data.cast("B"))
+
+
+def link_files(names: Iterable[str], source: Path, target: Path) -> None:
+    """Put files of one folder into another as well: by hard link, or as copies where the system has none.
+
+    Raises:
+        DataLoss: One is not there.
+        OSError: It cannot be written.
+    """
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source / name, target / name)
+        except FileNotFoundError as error:
+            raise DataLoss(f"{source / name} is missing") from error
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            shutil.copyfile(source / name, target / name)
 
 
 def checksum(path: Path) -> str:

@@ -18,8 +18,10 @@ import numpy.typing as npt
 
 from earshot.errors import InvalidArgument, NotFound
 
-from .distance import DistanceMeasure, FeatureNorm, Floats, choice
+from .distance import DistanceMeasure, FeatureNorm, Floats, choice, is_scaled, seen_by_engines
 from .engines import Rows, select
+from .explain import Explanation, explain
+from .files import link_files
 from .filters import Filters, as_where, collect
 from .manifest import (
     EngineEntry,
@@ -31,10 +33,10 @@ from .manifest import (
     write_manifest,
 )
 from .planner import MAX_NEIGHBORS, Planner, check_recall, check_whole
-from .result import Datapoint, SearchResult, check_fields
+from .result import Datapoint, SearchResult, check_fields, hits_of
 from .shard import Shard
-from .tuning import Progress, Recall, recall_of, tune
-from .vectors import as_queries, as_vectors, unit_norm
+from .tuning import Progress, Recall, recall_of
+from .vectors import as_queries, as_tuning_queries, as_vectors, unit_norm
 
 _SHARD = "shard-00000"
 
@@ -42,10 +44,11 @@ _SHARD = "shard-00000"
 class Index:
     """Immutable; safe to search from many threads at once. Made by `build` or `open`."""
 
-    def __init__(self, shard: Shard, manifest: Manifest) -> None:
+    def __init__(self, shard: Shard, manifest: Manifest, origin: Path | None = None) -> None:
         self._shard = shard
+        self._origin = origin
         self.manifest = manifest
-        self._scaled = _is_scaled(manifest.distance_measure, manifest.feature_norm)
+        self._scaled = is_scaled(manifest.distance_measure, manifest.feature_norm)
         self._planner = Planner(manifest.tuning, shard.engine.leaves)
 
     @classmethod
@@ -96,12 +99,8 @@ class Index:
         matrix = as_vectors(vectors)
         count, dimension = matrix.shape
         collected = None if restricts is None else collect(restricts, count)
-        questions = None
-        if tuning_queries is not None:
-            questions = as_queries(tuning_queries, dimension, field="tuning_queries")
-            if len(questions) == 0:
-                raise InvalidArgument("tuning_queries is empty", field="tuning_queries")
-        scaled, seen_measure = _is_scaled(measure, norm), _seen_by_engines(measure)
+        scaled, seen_measure = is_scaled(measure, norm), seen_by_engines(measure)
+        questions = as_tuning_queries(tuning_queries, dimension, scaled=scaled)
         kind, parameters, reason = select(engine, count, dimension, seen_measure)
         report = progress or _silent
         report("build", 0, 1)
@@ -119,18 +118,7 @@ class Index:
         )
         built = perf_counter()
         report("build", 1, 1)
-        if questions is not None and scaled:
-            questions, _ = unit_norm(questions)
-        tuning = tune(
-            shard.engine,
-            shard.exact,
-            shard.vectors,
-            questions,
-            higher_is_closer=seen_measure.higher_is_closer,
-            target_recall=target_recall,
-            seed=seed,
-            progress=report,
-        )
+        tuning = shard.tune(questions, seen_measure, target_recall, seed, report)
         tuned = perf_counter()
         seconds = {"build": round(built - began, 3), "tune": round(tuned - built, 3)}
         filters = None
@@ -181,32 +169,75 @@ class Index:
             path / _SHARD,
             manifest.engine,
             manifest.filters,
-            _seen_by_engines(manifest.distance_measure),
-            scaled=_is_scaled(manifest.distance_measure, manifest.feature_norm),
+            seen_by_engines(manifest.distance_measure),
+            scaled=is_scaled(manifest.distance_measure, manifest.feature_norm),
         )
-        return cls(shard, manifest)
+        return cls(shard, manifest, path)
 
     def save(self, folder: str | os.PathLike[str], **manifest: Any) -> Manifest:
         """Write the index into a new or empty folder; fields of its manifest can be given.
 
-        `Store.publish` does this so that a crash leaves the old version or the new.
+        An index that was opened shares its files with the folder it came from, by hard link where the
+        file system has them: files of an index never change. `Store.publish` does this so that a crash
+        leaves the old version or the new.
 
         Returns:
             The manifest as written, with every file's size and checksum.
 
         Raises:
             InvalidArgument: The folder is not empty.
+            DataLoss: The folder that the index was opened from lacks a file by now.
             OSError: It cannot be written.
         """
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
             raise InvalidArgument(f"{path} is not empty", field="folder")
-        (path / _SHARD).mkdir()
-        self._shard.save(path / _SHARD)
-        written = msgspec.structs.replace(self.manifest, **manifest, files=list_files(path))
+        if self._origin is None:
+            (path / _SHARD).mkdir()
+            self._shard.save(path / _SHARD)
+            files = list_files(path)
+        else:
+            files = self.manifest.files  # not counted anew: damage since then must not be sealed
+            link_files(files, self._origin, path)
+        written = msgspec.structs.replace(self.manifest, **manifest, files=files)
         write_manifest(written, path)
         return written
+
+    def tuned(
+        self,
+        queries: Any = None,
+        *,
+        target_recall: float | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Self:
+        """The same index with its operating points measured anew, on other queries or for another recall.
+
+        Args:
+            queries: [q, dimension], or None for a sample of the vectors; as `tuning_queries` of `build`.
+            target_recall: As in `build`; None for the one it has.
+            seed: Of samples.
+            progress: As in `build`.
+
+        Raises:
+            InvalidArgument: Anything wrong with the above.
+        """
+        manifest, shard, report = self.manifest, self._shard, progress or _silent
+        target = manifest.tuning.target_recall if target_recall is None else target_recall
+        check_recall(target)
+        questions = as_tuning_queries(queries, self.dimension, scaled=self._scaled)
+        began = perf_counter()
+        tuning = shard.tune(questions, seen_by_engines(manifest.distance_measure), target, seed, report)
+        seconds = {**manifest.seconds, "tune": round(perf_counter() - began, 3)}
+        entry = manifest.filters
+        if shard.filters is not None and entry is not None:
+            report("filters", 0, 1)
+            shard = replace(shard, filters=shard.filters.tuned(questions, tuning.chosen, seed))
+            entry = msgspec.structs.replace(entry, tuning=shard.filters.tuning if shard.filters else None)
+            report("filters", 1, 1)
+        manifest = msgspec.structs.replace(manifest, tuning=tuning, filters=entry, seconds=seconds)
+        return type(self)(shard, manifest, self._origin)
 
     def __len__(self) -> int:
         return len(self._shard)
@@ -276,6 +307,17 @@ class Index:
             plan,
         )
 
+    def explain(self, query: Any, k: int = 10, **options: Any) -> Explanation:
+        """Search for one query, options as in `search`, and say what was done and how much was found."""
+        matrix = as_queries(query, self.dimension, field="query")
+        if len(matrix) != 1:
+            raise InvalidArgument(f"query holds {len(matrix)} vectors; one is explained", field="query")
+
+        def search(shard: Shard, *arguments: Any, **named: Any) -> SearchResult:
+            return type(self)(shard, self.manifest).search(*arguments, **named)
+
+        return explain(self.manifest, self._shard, search, matrix, k, options)
+
     def search_ids(self, ids: Sequence[str], k: int = 10, **options: Any) -> SearchResult:
         """The k nearest of stored datapoints, each itself among them; options as in `search`.
 
@@ -304,6 +346,11 @@ class Index:
             for name, vector, row in zip(ids, self._vectors(rows), rows.tolist(), strict=True)
         ]
 
+    def metadata_field(self, name: str) -> list[Any]:
+        """One field of every datapoint's metadata, in order; None where it has none."""
+        rows = (self._shard.attributes.metadata(row, (name,)) for row in range(len(self)))
+        return [(row or {}).get(name) for row in rows]
+
     def id_hashes(self) -> npt.NDArray[np.uint64]:
         """The xxh3_64 of every id, ascending, uint64 [n]; tells indexes apart without reading their ids."""
         return self._shard.ids.hashes
@@ -325,10 +372,7 @@ class Index:
         k = min(k, len(self))
         found = self.search(queries, k, target_recall=target_recall)
         truth = self.search(queries, k, target_recall=1.0)
-        sign = 1 if self.manifest.distance_measure.higher_is_closer else -1
-        worst = sign * truth.distances[:, -1:]
-        hits = np.count_nonzero(sign * found.distances >= worst - 1e-5 * np.abs(worst) - 1e-6, axis=1)
-        return recall_of(hits, k)
+        return recall_of(hits_of(found, truth), k)
 
     def sample_recall(self, k: int = 10, *, sample: int = 200, seed: int = 0) -> Recall:
         """Recall of the default operating point now, asked by a sample of the datapoints themselves."""
@@ -348,17 +392,6 @@ class Index:
         vectors = self._shard.vectors[rows]
         norms = self._shard.norms
         return vectors if norms is None else vectors * norms[rows, np.newaxis]
-
-
-def _seen_by_engines(measure: DistanceMeasure) -> DistanceMeasure:
-    """Engines see cosine as the dot product of unit vectors."""
-    if measure is DistanceMeasure.COSINE_DISTANCE:
-        return DistanceMeasure.DOT_PRODUCT_DISTANCE
-    return measure
-
-
-def _is_scaled(measure: DistanceMeasure, norm: FeatureNorm) -> bool:
-    return measure is DistanceMeasure.COSINE_DISTANCE or norm is FeatureNorm.UNIT_L2_NORM
 
 
 def _silent(stage: str, done: int, total: int) -> None:

@@ -133,3 +133,16 @@ class SearchResult:
         except ImportError as error:
             raise FailedPrecondition("to_pandas needs pandas: pip install pandas") from error
         return self.to_arrow(fields).to_pandas()
+
+
+def hits_of(found: SearchResult, truth: SearchResult) -> npt.NDArray[np.int64]:
+    """How many of each query's neighbors are as near as its last true one, int64 [q].
+
+    Distances of engines with less precision may differ in the last digits: 1e-5 of them is let pass.
+    """
+    if not truth.rows.shape[1]:
+        return np.zeros(len(truth), np.int64)
+    sign = 1 if truth.distance_measure.higher_is_closer else -1
+    worst = sign * truth.distances[:, -1:]
+    near = sign * found.distances >= worst - 1e-5 * np.abs(worst) - 1e-6
+    return np.asarray(np.count_nonzero(near, axis=1))

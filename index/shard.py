@@ -23,6 +23,7 @@ from .files import save_array
 from .filters import Filters, Plan, Where
 from .ids import Ids
 from .manifest import EngineEntry, FilterEntry
+from .tuning import Progress, Tuning, tune
 from .vectors import unit_norm
 
 _VECTORS = "vectors.npy"
@@ -81,6 +82,26 @@ class Shard:
             vectors, norms = unit_norm(vectors)
         built = engine.build(vectors, measure, parameters, threads=threads)
         return cls(vectors, norms, built, ExactEngine(vectors, measure), named, attributes)
+
+    def tune(
+        self,
+        queries: Floats | None,
+        measure: DistanceMeasure,
+        target_recall: float,
+        seed: int,
+        progress: Progress,
+    ) -> Tuning:
+        """Measure operating points; `measure` as the engine sees it."""
+        return tune(
+            self.engine,
+            self.exact,
+            self.vectors,
+            queries,
+            higher_is_closer=measure.higher_is_closer,
+            target_recall=target_recall,
+            seed=seed,
+            progress=progress,
+        )
 
     def save(self, folder: Path) -> None:
         """Write the shard's files into `folder`, which exists and is empty."""

@@ -67,6 +67,20 @@ def as_queries(values: Any, dimension: int, *, field: str = "queries") -> Floats
     return _as_finite(array, field)
 
 
+def as_tuning_queries(values: Any, dimension: int, *, scaled: bool) -> Floats | None:
+    """Queries to measure with, as engines see them; None for None.
+
+    Raises:
+        InvalidArgument: As in `as_queries`, or there are none.
+    """
+    if values is None:
+        return None
+    queries = as_queries(values, dimension, field="tuning_queries")
+    if len(queries) == 0:
+        raise InvalidArgument("tuning_queries is empty", field="tuning_queries")
+    return unit_norm(queries)[0] if scaled else queries
+
+
 def unit_norm(vectors: Floats) -> tuple[Floats, Floats]:
     """Rows scaled to length 1 (zero rows stay zero), and the lengths they had, float32 [n].
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path as FilePath
 from time import perf_counter
@@ -81,12 +81,7 @@ class Filters:
         """
         partition = slot_of_row = tuning = None
         if engine.leaves and len(vectors) >= 2 * ROWS_A_LEAF_AT_LEAST:
-            generator = np.random.default_rng(seed)
-            own = None
-            if queries is None:
-                own = np.sort(generator.choice(len(vectors), min(QUERIES, len(vectors) // 2), replace=False))
-                queries = np.ascontiguousarray(vectors[own])
-            queries = queries[:QUERIES]
+            queries, own = _sample(vectors, queries, seed)
             lift = Lift.of(vectors, measure)
             partition = Partition.build(vectors, lift, queries, seed)
             tuning = calibrate(engine, exact, vectors, partition, lift, queries, own, point, seed)
@@ -94,6 +89,17 @@ class Filters:
             slot_of_row[partition.row_of_slot] = np.arange(len(vectors), dtype=np.uint32)
         index = RestrictIndex.build(collected, slot_of_row)
         return cls(index, partition, tuning, vectors, engine, exact, measure)
+
+    def tuned(self, queries: Floats | None, point: OperatingPoint, seed: int) -> Self:
+        """The same filters, calibrated anew; arguments as in `build`."""
+        if self.partition is None:
+            return self
+        asked, own = _sample(self.vectors, queries, seed)
+        lift: Lift = self._lift  # type: ignore[attr-defined]
+        tuning = calibrate(
+            self.engine, self.exact, self.vectors, self.partition, lift, asked, own, point, seed
+        )
+        return replace(self, tuning=tuning)
 
     @classmethod
     def open(
@@ -242,3 +248,12 @@ class Filters:
         order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
         counts = kept.sum(axis=1)
         return np.take_along_axis(found, order, 1), np.take_along_axis(values, order, 1), counts
+
+
+def _sample(vectors: Floats, queries: Floats | None, seed: int) -> tuple[Floats, Rows | None]:
+    """What to calibrate with, and the rows it was drawn from where it is of the vectors themselves."""
+    if queries is not None:
+        return queries[:QUERIES], None
+    generator = np.random.default_rng(seed)
+    own = np.sort(generator.choice(len(vectors), min(QUERIES, len(vectors) // 2), replace=False))
+    return np.ascontiguousarray(vectors[own]), own
