@@ -17,9 +17,11 @@ IndexName = Annotated[
     str, typer.Argument(metavar="INDEX", help="Name of the index, such as podcasts.", show_default=False)
 ]
 DataDir = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="Folder that holds the indexes (default: $EARSHOT_DATA_DIR or .earshot).", show_default=False
+        help="Folder that holds the indexes, or an address such as s3://bucket/prefix "
+        "(default: $EARSHOT_DATA_DIR or .earshot).",
+        show_default=False,
     ),
 ]
 CacheDir = Annotated[
@@ -42,7 +44,7 @@ Server = Annotated[
 ]
 
 
-def client_of(server: str | None, data_dir: Path | None, cache_dir: Path | None = None) -> Client:
+def client_of(server: str | None, data_dir: str | None, cache_dir: Path | None = None) -> Client:
     """A client of a server where one is named, else of the data folder."""
     if server:
         from earshot.client import Client
@@ -53,9 +55,10 @@ def client_of(server: str | None, data_dir: Path | None, cache_dir: Path | None 
     return local_client(load_settings(data_dir=data_dir, cache_dir=cache_dir))
 
 
-def store_of(data_dir: Path | None, cache_dir: Path | None) -> Store:
+def store_of(data_dir: str | None, cache_dir: Path | None) -> Store:
     """The data folder itself, for what no server does."""
     from earshot.index import Store
     from earshot.server import load_settings
 
-    return Store(load_settings(data_dir=data_dir, cache_dir=cache_dir).data_dir)
+    settings = load_settings(data_dir=data_dir, cache_dir=cache_dir)
+    return Store(settings.data_dir, cache_dir=settings.cache_dir)

@@ -44,10 +44,18 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _ADVICE:
+        known = explanation(error, path)
+        if known is None:
             raise
-        kind, advice = _ADVICE[error.errno]
-        raise kind(f"cannot write {error.filename or path}: {error.strerror}; {advice}") from error
+        raise known from error
+
+
+def explanation(error: OSError, path: Path) -> EarshotError | None:
+    """The error of ours for a refused write at `path`; None where it is something else."""
+    if error.errno not in _ADVICE:
+        return None
+    kind, advice = _ADVICE[error.errno]
+    return kind(f"cannot write {error.filename or path}: {error.strerror}; {advice}")
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
@@ -113,10 +121,10 @@ def sync_tree(folder: Path) -> None:
         sync(Path(root))
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Replace a small file in one step: readers see the old text or the new, also after a crash."""
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Replace a small file in one step: readers see the old content or the new, also after a crash."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content)
     sync(temporary)
     temporary.replace(path)
     sync(path.parent)

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import xxhash
 
 from earshot.errors import DataLoss, FailedPrecondition, NotFound
 
@@ -103,15 +105,28 @@ def read_manifest(folder: Path) -> Manifest:
     """
     if not folder.is_dir():
         raise NotFound(f"{folder} does not exist")
-    path = folder / MANIFEST
-    try:
-        expected = (folder / SUCCESS).read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        raise DataLoss(f"{folder / SUCCESS} is missing: the version was never finished") from None
-    if checksum(path) != expected:
+    return decode_manifest(_content(folder / SUCCESS), _content(folder / MANIFEST), str(folder))
+
+
+def decode_manifest(success: bytes | None, encoded: bytes | None, where: str) -> Manifest:
+    """The manifest from the contents of `_SUCCESS` and `manifest.json`, None for what is missing.
+
+    Args:
+        success: Content of `_SUCCESS`.
+        encoded: Content of `manifest.json`.
+        where: Folder or address of the version, for messages.
+
+    Raises:
+        DataLoss, FailedPrecondition: As in `read_manifest`.
+    """
+    path = f"{where}/{MANIFEST}"
+    if success is None:
+        raise never_finished(where)
+    if encoded is None:
+        raise DataLoss(f"{path} is missing")
+    if xxhash.xxh3_128_hexdigest(encoded) != success.decode(errors="replace").strip():
         raise DataLoss(f"{path} was changed or damaged: its checksum is not the one in {SUCCESS}")
     try:
-        encoded = path.read_bytes()
         written_as = msgspec.json.decode(encoded, type=_Format).format
         if written_as > FORMAT:
             raise FailedPrecondition(f"{path} has format {written_as}; this program reads up to {FORMAT}")
@@ -120,22 +135,47 @@ def read_manifest(folder: Path) -> Manifest:
         raise DataLoss(f"{path} is not a manifest: {error}") from error
 
 
+def never_finished(where: str) -> DataLoss:
+    """The error for a version without `_SUCCESS`."""
+    return DataLoss(f"{where}/{SUCCESS} is missing: the version was never finished")
+
+
 def check_files(manifest: Manifest, folder: Path, *, checksums: bool) -> None:
     """Compare the files on disk with the manifest: sizes always, bytes where `checksums`.
 
     Raises:
         DataLoss: A file is missing, cut short, grown or changed; the message names it.
     """
+    check_sizes(manifest, sizes_of(folder), str(folder))
+    if checksums:
+        for name, entry in manifest.files.items():
+            if checksum(folder / name) != entry.xxh3_128:
+                raise DataLoss(
+                    f"{folder / name} was changed or damaged: its checksum differs from the manifest's"
+                )
+
+
+def check_sizes(manifest: Manifest, sizes: Mapping[str, int], where: str) -> None:
+    """Compare the sizes of a version's files, by their paths within, with the manifest; raises as above."""
     for name, entry in manifest.files.items():
-        path = folder / name
-        try:
-            size = path.stat().st_size
-        except OSError:
-            raise DataLoss(f"{path} is missing") from None
-        if size != entry.bytes:
-            raise DataLoss(f"{path} has {size} bytes; the manifest says {entry.bytes}")
-        if checksums and checksum(path) != entry.xxh3_128:
-            raise DataLoss(f"{path} was changed or damaged: its checksum differs from the manifest's")
+        if name not in sizes:
+            raise DataLoss(f"{where}/{name} is missing")
+        if sizes[name] != entry.bytes:
+            raise DataLoss(f"{where}/{name} has {sizes[name]} bytes; the manifest says {entry.bytes}")
+
+
+def sizes_of(folder: Path) -> dict[str, int]:
+    """Bytes of every file below `folder`, by its relative path."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 class _Format(msgspec.Struct):

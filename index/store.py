@@ -1,4 +1,4 @@
-"""Indexes on disk: `<data>/indexes/<name>/` with its versions, of which one is current.
+"""Indexes and their versions, of which one is current: `<location>/indexes/<name>/versions/v000007`.
 
 What has no `_SUCCESS`, or whose checksums differ, is never opened; what was current stays so until the end.
 """
@@ -8,32 +8,23 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from earshot.errors import (
-    AlreadyExists,
-    DataLoss,
-    EarshotError,
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-)
+from earshot.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
 
-from . import lock, publish
 from .diff import VersionDiff, diff
-from .files import explained, replace_text, sync
+from .homes import home_of
+from .homes.base import CONFIG, CURRENT, next_version
 from .index import Index
-from .manifest import MANIFEST, SUCCESS, Manifest, check_files, read_manifest
+from .manifest import MANIFEST, Manifest, check_sizes, now
 from .tuning import Recall
 
-_CONFIG = "config.json"
-_LOCK = "writer.lock"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
@@ -64,18 +55,37 @@ class Verification(msgspec.Struct, frozen=True):
 
 
 class Store:
-    """A data folder. It is made when the first index is created."""
+    """A data folder, or its like at an address that fsspec knows. It is made when the first index is created.
 
-    def __init__(self, data_dir: str | os.PathLike[str]) -> None:
-        self.data_dir = Path(data_dir)
-        self._root = self.data_dir / "indexes"
+    Args:
+        location: A path, or an address such as `s3://bucket/prefix`.
+        cache_dir: Where copies of versions are kept while they are in use, if `location` is an address;
+            None for the user's cache folder.
+
+    Raises:
+        InvalidArgument: An address of a kind that fsspec does not know.
+        FailedPrecondition: A package for such addresses is not installed.
+    """
+
+    def __init__(
+        self, location: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None
+    ) -> None:
+        self._home = home_of(location, cache_dir)
+
+    @property
+    def location(self) -> str:
+        """The data folder, or the address."""
+        return self._home.location
+
+    @property
+    def poll_seconds(self) -> float:
+        """How often to look for a new version, where nobody says: a far home charges for each look."""
+        return self._home.poll_seconds
 
     def indexes(self) -> list[str]:
         """The names of the indexes, sorted."""
-        if not self._root.is_dir():
-            return []
         return sorted(
-            path.parent.name for path in self._root.glob(f"*/{_CONFIG}") if _is_name(path.parent.name)
+            name for name in self._home.indexes() if _is_name(name) and self._home.config(name) is not None
         )
 
     def create(self, name: str, config: Mapping[str, Any] | None = None) -> None:
@@ -91,13 +101,9 @@ class Store:
                 f"index is {name!r}; a name is a lower-case letter, then up to 62 of a-z, 0-9 and -",
                 field="index",
             )
-        folder = self._root / name
-        if (folder / _CONFIG).exists():
-            raise AlreadyExists(f"there is an index {name} already", field="index")
-        with explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            replace_text(folder / _CONFIG, _json(dict(config or {})))
-            sync(self._root)
+        self._home.create(
+            name, msgspec.json.format(msgspec.json.encode(dict(config or {})), indent=1) + b"\n"
+        )
 
     def config(self, name: str) -> dict[str, Any]:
         """What the index was created with.
@@ -106,26 +112,20 @@ class Store:
             NotFound: No such index.
             DataLoss: `config.json` is not JSON.
         """
-        path = self._folder(name) / _CONFIG
         try:
-            return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+            return msgspec.json.decode(self._config(name), type=dict[str, Any])
         except msgspec.DecodeError as error:
-            raise DataLoss(f"{path} is not JSON: {error}") from error
+            raise DataLoss(f"{self._home.where(name)}/{CONFIG} is not JSON: {error}") from error
 
     def delete(self, name: str) -> None:
         """Remove an index with all its versions. Processes that have it open keep what they have."""
-        folder = self._folder(name)
-        with self.writer_lock(name), explained(folder):
-            (folder / _CONFIG).unlink()  # from here on it is no index, however far the rest comes
-            shutil.rmtree(folder)
+        with self.writer_lock(name):
+            self._home.delete(name)
 
     def versions(self, name: str) -> list[VersionInfo]:
         """All versions, oldest first, the broken ones too."""
-        folder, current = self._folder(name), self._current(name)
-        return [
-            _info(folder / publish.VERSIONS / version, is_current=version == current)
-            for version in publish.version_names(folder)
-        ]
+        current = self._current(name)
+        return [self._info(name, version, current) for version in self._home.versions(name)]
 
     def current(self, name: str) -> str:
         """The serving version.
@@ -146,12 +146,14 @@ class Store:
             NotFound: No such index or version.
             FailedPrecondition: Nothing has been published yet.
             DataLoss: The version is not whole; the message names the file.
+            Unavailable: The store's address cannot be reached.
         """
-        return Index.open(self._version_folder(name, version), verify=verify)
+        with self._home.open(name, self._version(name, version), verify=verify) as folder:
+            return Index.open(folder, verify=False)
 
     def manifest(self, name: str, version: str | None = None) -> Manifest:
         """A version's manifest alone; raises as `open` does."""
-        return read_manifest(self._version_folder(name, version))
+        return self._home.manifest(name, self._version(name, version))
 
     def publish(self, name: str, index: Index, *, manifest_extra: Mapping[str, Any] | None = None) -> str:
         """Write `index` as the next version and make it current; returns the version's name.
@@ -163,7 +165,8 @@ class Store:
 
         Raises:
             Aborted: Another writer is at work.
-            ResourceExhausted, PermissionDenied: It cannot be written; what was current still is.
+            ResourceExhausted, PermissionDenied, Unavailable: It cannot be written; what was current still is.
+            DataLoss: What was written does not read back.
         """
         extra = {"config": self.config(name), **(manifest_extra or {})}
         unknown = set(extra) - {"config", "model", "source", "sequence_number"}
@@ -172,7 +175,15 @@ class Store:
                 f"manifest_extra has unknown fields {sorted(unknown)}", field="manifest_extra"
             )
         with self.writer_lock(name):
-            return publish.publish(self._folder(name), index, extra)
+            version = next_version(self._home.versions(name))
+
+            def write(folder: Path) -> None:
+                index.save(folder, index=name, version=version, created=now(), **extra)
+                _read_back(folder)
+
+            self._home.add(name, version, write)
+            self._home.set_current(name, version)
+        return version
 
     def rollback(self, name: str, version: str | None = None) -> str:
         """Make an earlier version current, the newest whole one before the current by default.
@@ -197,10 +208,8 @@ class Store:
                 )
                 if version is None:
                     raise FailedPrecondition(f"index {name} has no whole version before {current}")
-            folder = self._version_folder(name, version)
-            check_files(read_manifest(folder), folder, checksums=True)
-            with explained(folder):
-                replace_text(self._folder(name) / publish.CURRENT, version + "\n")
+            with self._home.open(name, self._version(name, version), anew=True):
+                self._home.set_current(name, version)
         return version
 
     def prune(self, name: str, keep: int = 3) -> list[str]:
@@ -211,31 +220,29 @@ class Store:
         """
         if keep < 1:
             raise InvalidArgument(f"keep is {keep}; it must be at least 1", field="keep")
-        folder = self._folder(name)
-        with self.writer_lock(name), explained(folder):
-            publish.remove_leftovers(folder)
+        with self.writer_lock(name):
+            self._home.remove_leftovers(name)
             infos = self.versions(name)
             newest = [info.version for info in infos if info.problem is None][-keep:]
             removed = [info.version for info in infos if not info.is_current and info.version not in newest]
             for version in removed:
-                path = folder / publish.VERSIONS / version
-                (path / SUCCESS).unlink(missing_ok=True)  # half removed, it is not to be opened
-                shutil.rmtree(path)
+                self._home.remove(name, version)
         return removed
 
     def verify(self, name: str, version: str | None = None) -> Verification:
         """Check every file's size and checksum, that the parts fit each other, and a sample's recall.
 
+        A version at an address is read from there, whatever copy there is.
+
         Raises:
             NotFound: No such index or version.
             DataLoss: Something is wrong; the message names it.
         """
-        index = self.open(name, version, verify=True)
-        if len(index) != index.manifest.count:
-            raise DataLoss(
-                f"the index holds {len(index)} datapoints; its manifest says {index.manifest.count}"
-            )
+        with self._home.open(name, self._version(name, version), anew=True) as folder:
+            index = Index.open(folder, verify=False)
         manifest = index.manifest
+        if len(index) != manifest.count:
+            raise DataLoss(f"the index holds {len(index)} datapoints; its manifest says {manifest.count}")
         return Verification(
             manifest.version, len(manifest.files), manifest.bytes, len(index), index.sample_recall()
         )
@@ -246,61 +253,67 @@ class Store:
 
     @contextmanager
     def writer_lock(self, name: str, *, timeout: float = 0) -> Iterator[None]:
-        """Be the only writer of an index; a crashed process does not hold it.
+        """Be the only writer of an index; a crashed process does not hold it, or not for long.
 
         Raises:
             NotFound: No such index.
             Aborted: Another writer is at work and was not done within `timeout` seconds.
         """
-        with lock.writer_lock(self._folder(name) / _LOCK, timeout=timeout):
+        self._config(name)
+        with self._home.lock(name, timeout):
             yield
 
-    def _folder(self, name: str) -> Path:
-        if _is_name(name) and (self._root / name / _CONFIG).exists():
-            return self._root / name
+    def _config(self, name: str) -> bytes:
+        found = self._home.config(name) if _is_name(name) else None
+        if found is not None:
+            return found
         known = self.indexes()
         near = difflib.get_close_matches(str(name), known, n=3) or known[:10]
-        hint = f"there is {', '.join(near)}" if near else f"there is none in {self.data_dir} yet"
+        hint = f"there is {', '.join(near)}" if near else f"there is none in {self.location} yet"
         raise NotFound(f"there is no index {name!r}; {hint}", field="index")
 
     def _current(self, name: str) -> str | None:
-        path = self._folder(name) / publish.CURRENT
-        try:
-            return path.read_text().strip()
-        except FileNotFoundError:
-            return None
+        self._config(name)
+        return self._home.current(name)
 
-    def _version_folder(self, name: str, version: str | None) -> Path:
-        folder = self._folder(name)
+    def _version(self, name: str, version: str | None) -> str:
+        """A version that is there, whole or not."""
         wanted = self.current(name) if version is None else version
-        if wanted not in publish.version_names(folder):
-            if version is None:
-                raise DataLoss(f"{folder / publish.CURRENT} names {wanted!r}, which is not there")
-            known = ", ".join(publish.version_names(folder)) or "none"
-            raise NotFound(f"index {name} has no version {version!r}; it has {known}", field="version")
-        return folder / publish.VERSIONS / wanted
+        self._config(name)
+        there = self._home.versions(name)
+        if wanted in there:
+            return wanted
+        if version is None:
+            raise DataLoss(f"{self._home.where(name)}/{CURRENT} names {wanted!r}, which is not there")
+        known = ", ".join(there) or "none"
+        raise NotFound(f"index {name} has no version {version!r}; it has {known}", field="version")
+
+    def _info(self, name: str, version: str, current: str | None) -> VersionInfo:
+        is_current = version == current
+        try:
+            manifest = self._home.manifest(name, version)
+            sizes = self._home.sizes(name, version)
+            check_sizes(manifest, sizes, self._home.where(name, version))
+        except (DataLoss, FailedPrecondition, NotFound) as error:
+            return VersionInfo(version, is_current, problem=error.message)
+        return VersionInfo(
+            version=version,
+            is_current=is_current,
+            created=manifest.created,
+            count=manifest.count,
+            bytes=manifest.bytes + sizes[MANIFEST],
+            recall=manifest.tuning.chosen.recall,
+            engine=manifest.engine.name,
+        )
 
 
 def _is_name(name: Any) -> bool:
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
-def _json(value: dict[str, Any]) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=1).decode() + "\n"
-
-
-def _info(folder: Path, *, is_current: bool) -> VersionInfo:
-    try:
-        manifest = read_manifest(folder)
-        check_files(manifest, folder, checksums=False)
-    except EarshotError as error:
-        return VersionInfo(folder.name, is_current, problem=error.message)
-    return VersionInfo(
-        version=folder.name,
-        is_current=is_current,
-        created=manifest.created,
-        count=manifest.count,
-        bytes=manifest.bytes + (folder / MANIFEST).stat().st_size,
-        recall=manifest.tuning.chosen.recall,
-        engine=manifest.engine.name,
-    )
+def _read_back(folder: Path) -> None:
+    """Open the files just written and ask them for their own first datapoint."""
+    written = Index.open(folder, verify=False)  # the checksums were taken a moment ago
+    first = written.search_ids(written.sample_ids(1), 1, target_recall=1.0)
+    if not np.isfinite(first.distances).all():
+        raise DataLoss(f"{folder} does not answer after it was written")

@@ -75,14 +75,16 @@ class RebuildReport:
     seconds: dict[str, float]
 
 
-def rebuild(request: RebuildRequest, *, data_dir: Path, cache_dir: Path, progress: Progress) -> RebuildReport:
+def rebuild(
+    request: RebuildRequest, *, data_dir: str | Path, cache_dir: Path, progress: Progress
+) -> RebuildReport:
     """Runs the job. `progress` hears (step, done, total); the steps are `STEPS`.
 
     Raises NotFound or InvalidArgument for sources that are not there or cannot be read,
     FailedPrecondition where too many records are bad or the recall asked for is not reached, Aborted
     where another rebuild of this index is running. The version that serves stays as it was.
     """
-    store = Store(data_dir)
+    store = Store(data_dir, cache_dir=cache_dir)
     seconds: dict[str, float] = {}
     with _existing(store, request.index), store.writer_lock(request.index):
         with _timed(seconds, "read"):

@@ -44,6 +44,7 @@ class LocalTransport:
 
 def local_client(settings: Settings) -> Client:
     """A client of the data folder as it is now; an index is opened when it is asked for."""
-    registry = Registry(Store(settings.data_dir), poll_seconds=settings.poll_seconds)
+    store = Store(settings.data_dir, cache_dir=settings.cache_dir)
+    registry = Registry(store, poll_seconds=settings.poll_seconds)
     service = Service(registry, Embedders(settings.cache_dir))
     return Client(f"folder {settings.data_dir}", transport=LocalTransport(service))

@@ -10,7 +10,14 @@ import logging
 import threading
 from dataclasses import dataclass
 
-from earshot.errors import EarshotError, FailedPrecondition, Internal, Unavailable
+from earshot.errors import (
+    EarshotError,
+    FailedPrecondition,
+    Internal,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
 from earshot.index import Index, Manifest, Store
 
 from .embedders import Embedders
@@ -18,6 +25,9 @@ from .embedders import Embedders
 __all__ = ["Registry", "ServedIndex"]
 
 WARM_UP_QUERIES = 64
+
+# Trying the same version again may help; any other error stays until the next version.
+_MAY_PASS = (Unavailable, ResourceExhausted, PermissionDenied)
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +44,12 @@ class ServedIndex:
 class Registry:
     """Keeps every index of a store open at its current version; with `embedders`, its model ready too."""
 
-    def __init__(self, store: Store, *, poll_seconds: float, embedders: Embedders | None = None) -> None:
+    def __init__(
+        self, store: Store, *, poll_seconds: float | None, embedders: Embedders | None = None
+    ) -> None:
         self.store = store
         self._embedders = embedders
-        self._poll_seconds = poll_seconds
+        self._poll_seconds = poll_seconds or store.poll_seconds
         self._served: dict[str, ServedIndex] = {}
         self._problems: dict[str, str] = {}
         self._failed_version: dict[str, str] = {}
@@ -151,7 +163,8 @@ class Registry:
         if self._problems.get(name) != message:
             log.error("index %s %s: %s", name, version, message)
         self._problems[name] = message
-        self._failed_version[name] = version
+        if not isinstance(error, _MAY_PASS):
+            self._failed_version[name] = version
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._poll_seconds):

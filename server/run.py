@@ -55,7 +55,8 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
     Raises Unavailable, naming the port, where one is in use.
     """
     embedders = Embedders(settings.cache_dir)
-    registry = Registry(Store(settings.data_dir), poll_seconds=settings.poll_seconds, embedders=embedders)
+    store = Store(settings.data_dir, cache_dir=settings.cache_dir)
+    registry = Registry(store, poll_seconds=settings.poll_seconds, embedders=embedders)
     service = Service(registry, embedders)
     threads = settings.threads or os.cpu_count() or 1
     with contextlib.ExitStack() as stack:

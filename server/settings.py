@@ -6,10 +6,10 @@ Flags beat `EARSHOT_*`, which beat `earshot.toml`, which beats the default.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -24,12 +24,18 @@ __all__ = ["Settings", "load_settings"]
 MEBIBYTE = 1 << 20
 
 
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
 class Settings(BaseSettings):
     """What an operator may set. Keep it short: a default that is right beats a setting."""
 
     model_config = SettingsConfigDict(env_prefix="EARSHOT_", toml_file="earshot.toml", extra="forbid")
 
-    data_dir: Path = Field(Path(".earshot"), description="Folder that holds the indexes.")
+    data_dir: Annotated[str, BeforeValidator(_as_text)] = Field(
+        ".earshot", description="Folder that holds the indexes, or an address such as s3://bucket/prefix."
+    )
     cache_dir: Path = Field(
         Path(platformdirs.user_cache_dir("earshot")),
         description="Folder for models made ready to run and for embeddings already computed.",
@@ -50,8 +56,12 @@ class Settings(BaseSettings):
         8081, ge=0, le=65535, description="Port of gRPC where the transport is portable; 0 takes a free one."
     )
     threads: int = Field(0, ge=0, le=1024, description="Searches at a time; 0 means one a core.")
-    poll_seconds: float = Field(
-        0.5, gt=0, le=3600, description="How often a server looks for a new version of its indexes."
+    poll_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=3600,
+        description="How often a server looks for a new version of its indexes; by itself every 0.5 s in a "
+        "folder, every 10 s at an address.",
     )
     max_message_bytes: int = Field(
         16 * MEBIBYTE, ge=1024, le=1 << 30, description="Largest request that is read, in bytes."

@@ -46,9 +46,8 @@ class _Server:
     def __init__(self, settings: Settings, admin: Admin) -> None:
         self._admin = admin
         embedders = Embedders(settings.cache_dir)
-        self.registry = Registry(
-            Store(settings.data_dir), poll_seconds=settings.poll_seconds, embedders=embedders
-        )
+        store = Store(settings.data_dir, cache_dir=settings.cache_dir)
+        self.registry = Registry(store, poll_seconds=settings.poll_seconds, embedders=embedders)
         service = Service(self.registry, embedders)
         threads = settings.threads or os.cpu_count() or 1
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="earshot")

@@ -82,7 +82,7 @@ def main(operation: str, folder: Path) -> None:
     while True:
         step += 1
         data = folder / str(step)
-        shutil.copytree(template.data_dir, data)
+        shutil.copytree(template.location, data)
         store = Store(data)
         survived = survives(partial(act, store), step)
         check(store, small, allowed, survived)
@@ -112,7 +112,7 @@ def check(store: Store, index: Index, allowed: set[str | None], survived: bool) 
     assert store.publish("podcasts", index) == f"v{max(numbers) + 1:06d}"
     store.prune("podcasts", keep=1)
     assert len(store.versions("podcasts")) == 1
-    leftovers = list((store.data_dir / "indexes/podcasts/versions").glob(".*"))
+    leftovers = list((Path(store.location) / "indexes/podcasts/versions").glob(".*"))
     assert not leftovers, leftovers
 
 

@@ -73,7 +73,9 @@ def test_published_versions_are_listed_and_the_last_is_current(store, small_inde
     assert first.recall is not None
     assert first.recall.value == 1
     on_disk = [
-        path for path in store.data_dir.rglob("v000001/**/*") if path.is_file() and path.name != "_SUCCESS"
+        path
+        for path in Path(store.location).rglob("v000001/**/*")
+        if path.is_file() and path.name != "_SUCCESS"
     ]
     assert first.bytes == sum(path.stat().st_size for path in on_disk)
     manifest = store.manifest("podcasts", "v000001")
@@ -146,7 +148,7 @@ def test_delete_removes_all_of_it_and_the_name_is_free_again(store, small_index)
     publish(store, small_index, 2)
     store.delete("podcasts")
     assert store.indexes() == []
-    assert not (store.data_dir / "indexes" / "podcasts").exists()
+    assert not (Path(store.location) / "indexes" / "podcasts").exists()
     store.create("podcasts")
     assert publish(store, small_index) == ["v000001"]
 
@@ -205,12 +207,12 @@ def test_the_lock_of_a_killed_process_is_free(store, small_index) -> None:
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from earshot.index.lock import writer_lock\n"
+        "from earshot.index.homes.lock import writer_lock\n"
         "with writer_lock(Path(sys.argv[1]), timeout=0):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(60)\n"
     )
-    lock = store.data_dir / "indexes" / "podcasts" / "writer.lock"
+    lock = Path(store.location) / "indexes" / "podcasts" / "writer.lock"
     with subprocess.Popen([sys.executable, "-c", program, str(lock)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
@@ -222,4 +224,4 @@ def test_the_lock_of_a_killed_process_is_free(store, small_index) -> None:
 
 
 def version_folder(store: Store, version: str) -> Path:
-    return store.data_dir / "indexes" / "podcasts" / "versions" / version
+    return Path(store.location) / "indexes" / "podcasts" / "versions" / version

@@ -45,7 +45,7 @@ def published(tmp_path_factory, base) -> Path:
     store = Store(tmp_path_factory.mktemp("published"))
     store.create("podcasts")
     store.publish("podcasts", Index.build(base[:1200], distance_measure="COSINE_DISTANCE"))
-    return store.data_dir
+    return Path(store.location)
 
 
 @pytest.mark.parametrize("harm", [truncate, grow, empty, flip, Path.unlink])
@@ -81,7 +81,7 @@ def test_a_current_that_names_nothing_is_data_loss(content, published, tmp_path)
 
 
 def test_a_config_that_is_not_json_is_data_loss(store) -> None:
-    (store.data_dir / "indexes/podcasts/config.json").write_text("{")
+    (Path(store.location) / "indexes/podcasts/config.json").write_text("{")
     with pytest.raises(DataLoss, match=r"config\.json is not JSON"):
         store.config("podcasts")
 
@@ -175,5 +175,5 @@ def test_killed_at_any_step_the_index_opens_at_the_old_or_the_new(operation, tmp
 def assert_only_the_old_is_there(store: Store) -> None:
     assert [info.version for info in store.versions("podcasts")] == ["v000001"]
     assert store.open("podcasts").search(np.ones(16)).counts.tolist() == [10]
-    versions = store.data_dir / "indexes/podcasts/versions"
+    versions = Path(store.location) / "indexes/podcasts/versions"
     assert [path.name for path in versions.iterdir()] == ["v000001"]

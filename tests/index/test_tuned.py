@@ -56,7 +56,7 @@ def test_a_published_tuning_shares_every_file_with_the_version_before(
     opened = store.open("podcasts")
     version = store.publish("podcasts", opened.tuned(target_recall=0.5))
     assert version == "v000002"
-    folder = store.data_dir / "indexes" / "podcasts" / "versions"
+    folder = Path(store.location) / "indexes" / "podcasts" / "versions"
     names = opened.manifest.files
     assert names
     for name in names:

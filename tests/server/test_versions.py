@@ -33,7 +33,7 @@ def test_new_versions_are_picked_up_without_a_failed_query(tmp_path: Path) -> No
     store.create("moving")
     store.publish("moving", build(1))
     query = np.ones(SHAPE[1], np.float32)
-    with serving(store.data_dir) as server:
+    with serving(Path(store.location)) as server:
         seen: dict[str, int] = {}
         failures: list[Exception] = []
         stop = threading.Event()
@@ -69,13 +69,13 @@ def test_a_broken_new_version_leaves_the_old_one_serving_and_says_so(tmp_path: P
     store = Store(tmp_path / "data")
     store.create("careful")
     store.publish("careful", build(1))
-    with serving(store.data_dir) as server:
+    with serving(Path(store.location)) as server:
         assert httpx.get(f"{server.http}/readyz").json() == {
             "status": "ok",
             "indexes": ["careful"],
             "problems": {},
         }
-        folder = store.data_dir / "indexes" / "careful"
+        folder = Path(store.location) / "indexes" / "careful"
         store.publish("other" if "other" in store.indexes() else "careful", build(2))
         vectors = next((folder / "versions" / "v000002").rglob("*.npy"))
         content = bytearray(vectors.read_bytes())
@@ -100,8 +100,8 @@ def test_an_index_that_cannot_be_opened_at_all_makes_the_server_unready(tmp_path
     store = Store(tmp_path / "data")
     store.create("broken")
     store.publish("broken", build(1))
-    (store.data_dir / "indexes" / "broken" / "versions" / "v000001" / "_SUCCESS").unlink()
-    with serving(store.data_dir) as server:
+    (Path(store.location) / "indexes" / "broken" / "versions" / "v000001" / "_SUCCESS").unlink()
+    with serving(Path(store.location)) as server:
         ready = httpx.get(f"{server.http}/readyz")
         assert ready.status_code == 503
         assert "_SUCCESS" in ready.json()["problems"]["broken"]
@@ -113,7 +113,7 @@ def test_an_index_that_cannot_be_opened_at_all_makes_the_server_unready(tmp_path
 
 def test_indexes_made_and_deleted_while_serving_come_and_go(tmp_path: Path) -> None:
     store = Store(tmp_path / "data")
-    with serving(store.data_dir) as server:
+    with serving(Path(store.location)) as server:
         assert httpx.get(f"{server.http}/v1/indexes").json()["indexes"] == []
         store.create("late")
         store.publish("late", build(1))
@@ -138,7 +138,7 @@ def test_an_index_whose_model_is_not_here_answers_vectors_and_says_why_not_texts
     store.create("foreign")
     model = {"name": "all-MiniLM-L6-v2", "precision": "int8", "digest": "0" * 64}
     store.publish("foreign", build(1), manifest_extra={"model": model})
-    with serving(store.data_dir) as server:
+    with serving(Path(store.location)) as server:
         search = f"{server.http}/v1/indexes/foreign:search"
         assert httpx.post(search, json={"datapointId": "1-3"}).status_code == 200
         reply = httpx.post(search, json={"text": "hello"})

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from earshot.errors import Aborted
 
-from .files import explained
+from ..files import explained
 
 
 @contextmanager

@@ -1,0 +1,132 @@
+"""A folder of this machine: what is new comes by rename, after it was forced to disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from earshot.errors import AlreadyExists
+
+from ..files import explained, replace_bytes, sync, sync_tree
+from ..manifest import SUCCESS, Manifest, check_files, read_manifest, sizes_of
+from . import lock
+from .base import CONFIG, CURRENT, INDEXES, LOCK, VERSIONS, sorted_versions
+
+_TEMPORARY = ".tmp-"
+
+
+class FolderHome:
+    """See `Home`. The folder is made when the first index is created."""
+
+    poll_seconds: ClassVar[float] = 0.5
+
+    def __init__(self, folder: Path) -> None:
+        self.location = str(folder)
+        self._root = folder / INDEXES
+
+    def indexes(self) -> list[str]:
+        """See `Home`."""
+        return [path.parent.name for path in self._root.glob(f"*/{CONFIG}")] if self._root.is_dir() else []
+
+    def config(self, index: str) -> bytes | None:
+        """See `Home`."""
+        return _read(self._root / index / CONFIG)
+
+    def create(self, index: str, config: bytes) -> None:
+        """See `Home`."""
+        folder = self._root / index
+        if (folder / CONFIG).exists():
+            raise AlreadyExists(f"there is an index {index} already", field="index")
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            replace_bytes(folder / CONFIG, config)
+            sync(self._root)
+
+    def delete(self, index: str) -> None:
+        """See `Home`."""
+        folder = self._root / index
+        with explained(folder):
+            (folder / CONFIG).unlink()
+            shutil.rmtree(folder)
+
+    def lock(self, index: str, timeout: float) -> AbstractContextManager[None]:
+        """See `Home`."""
+        return lock.writer_lock(self._root / index / LOCK, timeout=timeout)
+
+    def versions(self, index: str) -> list[str]:
+        """See `Home`."""
+        folder = self._root / index / VERSIONS
+        return sorted_versions([path.name for path in folder.iterdir()]) if folder.is_dir() else []
+
+    def current(self, index: str) -> str | None:
+        """See `Home`."""
+        content = _read(self._root / index / CURRENT)
+        return None if content is None else content.decode(errors="replace").strip()
+
+    def set_current(self, index: str, version: str) -> None:
+        """See `Home`."""
+        path = self._root / index / CURRENT
+        with explained(path):
+            replace_bytes(path, f"{version}\n".encode())
+
+    def where(self, index: str, version: str | None = None) -> str:
+        """See `Home`."""
+        folder = self._root / index
+        return str(folder if version is None else folder / VERSIONS / version)
+
+    def manifest(self, index: str, version: str) -> Manifest:
+        """See `Home`."""
+        return read_manifest(self._root / index / VERSIONS / version)
+
+    def sizes(self, index: str, version: str) -> Mapping[str, int]:
+        """See `Home`."""
+        return sizes_of(self._root / index / VERSIONS / version)
+
+    @contextmanager
+    def open(self, index: str, version: str, *, verify: bool = True, anew: bool = False) -> Iterator[Path]:
+        """See `Home`."""
+        del anew
+        folder = self._root / index / VERSIONS / version
+        check_files(read_manifest(folder), folder, checksums=verify)
+        yield folder
+
+    def add(self, index: str, version: str, write: Callable[[Path], None]) -> None:
+        """See `Home`."""
+        versions = self._root / index / VERSIONS
+        temporary = versions / f"{_TEMPORARY}{version}"
+        with explained(versions):
+            versions.mkdir(parents=True, exist_ok=True)
+            self.remove_leftovers(index)
+            try:
+                write(temporary)
+                sync_tree(temporary)
+                temporary.rename(versions / version)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            sync(versions)
+            sync(versions.parent)
+
+    def remove(self, index: str, version: str) -> None:
+        """See `Home`."""
+        folder = self._root / index / VERSIONS / version
+        with explained(folder):
+            (folder / SUCCESS).unlink(missing_ok=True)
+            shutil.rmtree(folder)
+
+    def remove_leftovers(self, index: str) -> None:
+        """See `Home`."""
+        folder = self._root / index / VERSIONS
+        with explained(folder):
+            for path in folder.glob(f"{_TEMPORARY}*"):
+                shutil.rmtree(path)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
