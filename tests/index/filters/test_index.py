@@ -83,6 +83,7 @@ def test_a_saved_index_filters_alike_and_returns_restricts(index, vectors, tmp_p
     (datapoint,) = opened.read(["3"])
     assert datapoint.restricts == (TokenRestrict("language", ("de",)), NumericRestrict("year", 1978))
     assert opened.manifest.filters == index.manifest.filters
+    assert opened.manifest.filters is not None
     assert opened.manifest.filters.namespaces == ["language", "year"]
 
 
