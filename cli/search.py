@@ -8,6 +8,7 @@ import typer
 
 from .options import CacheDir, DataDir, IndexName, Json, Server, client_of
 from .output import console, print_json, results_table
+from .where import parse_where
 
 __all__ = ["search"]
 
@@ -16,6 +17,15 @@ def search(
     index: IndexName,
     text: Annotated[str, typer.Argument(help="What to look for, in your own words.", show_default=False)],
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 5,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Only what matches, such as language=de, 'year>=2020' or 'show!=\"Late Vowels\"'. "
+            "May be repeated: all must match, but of several tokens (language=de, language=fr) one.",
+            show_default=False,
+        ),
+    ] = None,
     server: Server = None,
     json: Json = False,
     data_dir: DataDir = None,
@@ -23,7 +33,7 @@ def search(
 ) -> None:
     """Search an index by meaning. Without --server it reads the data folder itself; no server is needed."""
     with client_of(server, data_dir, cache_dir) as client:
-        found = client.search(index, text, k=k)
+        found = client.search(index, text, k=k, where=parse_where(where) if where else None)
     if json:
         print_json(found)
     else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from google.protobuf.message import Message
 from numpy.typing import ArrayLike
@@ -83,6 +83,7 @@ class Client(_Shell[Transport]):
         vector: ArrayLike | None = None,
         datapoint_id: str | None = None,
         k: int = 10,
+        where: Mapping[str, Any] | None = None,
         per_crowding_attribute_neighbor_count: int | None = None,
         target_recall: float | None = None,
         approximate_neighbor_count: int | None = None,
@@ -92,21 +93,23 @@ class Client(_Shell[Transport]):
     ) -> SearchResults:
         """The `k` nearest neighbors of a text, a vector or a datapoint of the index; exactly one of them.
 
-        `vector`: any array or list of real numbers of shape (dimensions,), sent as float32.
+        `vector`: any array or list of real numbers of shape (dimensions,), sent as float32. `where`: only
+        datapoints that match, such as `{"language": ["de", "fr"], "year": {">=": 2020}}`.
         `per_crowding_attribute_neighbor_count`: at most so many neighbors with the same crowding tag; 0 sets
         no limit, None takes the index's own. `target_recall`: the share of the true neighbors to find, above
         0 and at most 1; None takes the index's own. `approximate_neighbor_count` (candidates scored exactly)
         and `fraction_leaf_nodes_to_search` (above 0, at most 1) are for experts, in place of a target.
-        `return_full_datapoint` returns vectors too.
+        `return_full_datapoint` returns vectors and restricts too.
 
         Raises InvalidArgument naming the field, NotFound for an unknown index or datapoint,
-        FailedPrecondition for a text where the index has no model.
+        FailedPrecondition for a text where the index has no model, for `where` where it has no restricts.
         """
         flow = codec.search(
             index,
             text=text,
             vector=vector,
             datapoint_id=datapoint_id,
+            where=where,
             neighbor_count=k,
             per_crowding_attribute_neighbor_count=per_crowding_attribute_neighbor_count,
             target_recall=target_recall,
@@ -199,6 +202,7 @@ class AsyncClient(_Shell[AsyncTransport]):
         vector: ArrayLike | None = None,
         datapoint_id: str | None = None,
         k: int = 10,
+        where: Mapping[str, Any] | None = None,
         per_crowding_attribute_neighbor_count: int | None = None,
         target_recall: float | None = None,
         approximate_neighbor_count: int | None = None,
@@ -212,6 +216,7 @@ class AsyncClient(_Shell[AsyncTransport]):
             text=text,
             vector=vector,
             datapoint_id=datapoint_id,
+            where=where,
             neighbor_count=k,
             per_crowding_attribute_neighbor_count=per_crowding_attribute_neighbor_count,
             target_recall=target_recall,

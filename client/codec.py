@@ -7,7 +7,7 @@ sync and async, gRPC and HTTP run the same lines.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
@@ -24,6 +24,7 @@ from earshot.errors import InvalidArgument
 from earshot.v1 import datapoint_pb2, datapoint_service_pb2, index_service_pb2, search_service_pb2
 
 from .results import Datapoint, Index, IndexVersion, Neighbor, SearchResults
+from .where import restricts_from, where_from
 
 __all__ = ["Call", "Flow", "get_index", "indexes", "read", "search", "versions"]
 
@@ -47,7 +48,13 @@ _DATAPOINT = datapoint_service_pb2.DESCRIPTOR.services_by_name["DatapointService
 
 
 def search(
-    index: str, *, text: str | None, vector: ArrayLike | None, datapoint_id: str | None, **options: Any
+    index: str,
+    *,
+    text: str | None,
+    vector: ArrayLike | None,
+    datapoint_id: str | None,
+    where: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Flow[SearchResults]:
     """The neighbors of one text, vector or datapoint; `options` are fields of `SearchRequest`."""
     query: dict[str, Any] = {"text": text, "vector": vector, "datapoint_id": datapoint_id}
@@ -60,7 +67,13 @@ def search(
         )
     if vector is not None:
         query["vector"] = datapoint_pb2.Vector(float32=_float32_bytes(vector))
-    request = _message(search_service_pb2.SearchRequest, index=_index_name(index), **query, **options)
+    request = _message(
+        search_service_pb2.SearchRequest,
+        index=_index_name(index),
+        **query,
+        **restricts_from(where),
+        **options,
+    )
     reply: search_service_pb2.SearchResponse = yield Call(_SEARCH["Search"], request)
     return SearchResults(
         neighbors=tuple(
@@ -71,6 +84,7 @@ def search(
                 metadata=_metadata(found.datapoint.embedding_metadata),
                 crowding_tag=found.datapoint.crowding_tag or None,
                 vector=_array(found.datapoint),
+                restricts=where_from(found.datapoint),
             )
             for found in reply.neighbors
         ),
@@ -92,6 +106,7 @@ def read(index: str, ids: Iterable[str]) -> Flow[list[Datapoint]]:
             vector=_array(found),
             crowding_tag=found.crowding_tag or None,
             metadata=_metadata(found.embedding_metadata),
+            restricts=where_from(found),
         )
         for found in reply.datapoints
     ]

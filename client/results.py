@@ -36,12 +36,16 @@ class _Stored:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Datapoint(_Stored):
-    """What an index holds under an id. `vector`: float32, shape (dimensions,), as it was given."""
+    """What an index holds under an id. `vector`: float32, shape (dimensions,), as it was given.
+
+    `restricts` is what a search can filter by, such as `{"language": ["de"], "year": 2020}`.
+    """
 
     id: str
     vector: NDArray[np.float32] | None
     crowding_tag: str | None
     metadata: dict[str, Any]
+    restricts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,8 +53,8 @@ class Neighbor(_Stored):
     """One result of a search.
 
     `score` is always higher for closer; `distance` is the index's own measure (dot product,
-    1 - cosine, squared L2 or L1). `vector` (float32, shape (dimensions,)) is there where
-    `return_full_datapoint` asked for it.
+    1 - cosine, squared L2 or L1). `vector` (float32, shape (dimensions,)) and `restricts` are there where
+    `return_full_datapoint` asked for them.
     """
 
     id: str
@@ -59,6 +63,7 @@ class Neighbor(_Stored):
     metadata: dict[str, Any]
     crowding_tag: str | None = None
     vector: NDArray[np.float32] | None = None
+    restricts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,13 @@ def search_request(data: bytes) -> messages.SearchRequest:
         approximate_neighbor_count=_optional(request, "approximate_neighbor_count"),
         fraction_leaf_nodes_to_search_override=_optional(request, "fraction_leaf_nodes_to_search_override"),
         return_full_datapoint=request.return_full_datapoint,
+        restricts=[
+            messages.TokenRestrict(
+                namespace=each.namespace, allow_list=list(each.allow_list), deny_list=list(each.deny_list)
+            )
+            for each in request.restricts
+        ],
+        numeric_restricts=[_numeric_restrict(each) for each in request.numeric_restricts],
     )
 
 
@@ -125,6 +132,12 @@ def _vector(vector: datapoint_pb2.Vector) -> messages.Vector:
     return messages.Vector(values=list(vector.values), float32=vector.float32)
 
 
+def _numeric_restrict(restrict: datapoint_pb2.NumericRestrict) -> messages.NumericRestrict:
+    kind = restrict.WhichOneof("value")
+    value = {} if kind is None else {kind: getattr(restrict, kind)}
+    return messages.NumericRestrict(namespace=restrict.namespace, op=restrict.op, **value)
+
+
 def datapoint_message(datapoint: messages.Datapoint) -> datapoint_pb2.Datapoint:
     """A datapoint as protobuf."""
     metadata = None
@@ -136,6 +149,20 @@ def datapoint_message(datapoint: messages.Datapoint) -> datapoint_pb2.Datapoint:
         feature_vector=datapoint.feature_vector,
         crowding_tag=datapoint.crowding_tag or "",
         embedding_metadata=metadata,
+        restricts=[
+            datapoint_pb2.TokenRestrict(
+                namespace=each.namespace, allow_list=each.allow_list, deny_list=each.deny_list
+            )
+            for each in datapoint.restricts
+        ],
+        numeric_restricts=[
+            datapoint_pb2.NumericRestrict(namespace=each.namespace, value_int=each.value_int)
+            if each.value_int is not None
+            else datapoint_pb2.NumericRestrict(
+                namespace=each.namespace, value_double=float(each.value_double or 0)
+            )
+            for each in datapoint.numeric_restricts
+        ],
     )
 
 

@@ -5,7 +5,7 @@ The names are those of `proto/earshot/v1`; in JSON they are lowerCamelCase, as G
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct, field
 
@@ -16,12 +16,17 @@ __all__ = [
     "ListIndexVersionsResponse",
     "ListIndexesResponse",
     "Neighbor",
+    "NumericRestrict",
     "ReadDatapointsRequest",
     "ReadDatapointsResponse",
     "SearchRequest",
     "SearchResponse",
+    "TokenRestrict",
     "Vector",
 ]
+
+Double: TypeAlias = float | Literal["Infinity", "-Infinity"]
+"""A double as JSON can write it."""
 
 
 class Vector(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -29,6 +34,24 @@ class Vector(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
 
     values: list[float] = []
     float32: bytes = b""
+
+
+class TokenRestrict(Struct, frozen=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    """Tokens of one namespace, allowed and denied."""
+
+    namespace: str = ""
+    allow_list: list[str] = []
+    deny_list: list[str] = []
+
+
+class NumericRestrict(Struct, frozen=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    """One number of one namespace; `op`, a name or a number of the enum, belongs to queries."""
+
+    namespace: str = ""
+    value_int: int | None = None
+    value_float: float | None = None
+    value_double: Double | None = None
+    op: str | int = "OPERATOR_UNSPECIFIED"
 
 
 class SearchRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -44,15 +67,19 @@ class SearchRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     approximate_neighbor_count: int | None = None
     fraction_leaf_nodes_to_search_override: float | None = None
     return_full_datapoint: bool = False
+    restricts: list[TokenRestrict] = []
+    numeric_restricts: list[NumericRestrict] = []
 
 
 class Datapoint(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A datapoint as it is returned; the vector only where it was asked for."""
+    """A datapoint as it is returned; vector and restricts only where they were asked for."""
 
     datapoint_id: str
     feature_vector: list[float] | None = None
     crowding_tag: str | None = None
     embedding_metadata: dict[str, Any] = field(default_factory=dict)
+    restricts: list[TokenRestrict] = []
+    numeric_restricts: list[NumericRestrict] = []
 
 
 class Neighbor(Struct, frozen=True, rename="camel"):

@@ -11,14 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earshot.errors import FailedPrecondition, InvalidArgument
-from earshot.index import Index, SearchResult
+from earshot.index import Datapoint, Index, SearchResult
+from earshot.index.filters import Where
 
 from . import messages
 from .registry import ServedIndex
+from .restricts import restricts_of, where_of
 
 __all__ = [
     "SearchPlan",
     "attach",
+    "datapoint_of",
     "find",
     "model_of",
     "plan_search",
@@ -43,10 +46,21 @@ class SearchPlan:
     fraction_leaf_nodes_to_search: float | None
     crowding: int | None
     full: bool
+    where: Where | None
 
 
 def plan_search(request: messages.SearchRequest, served: ServedIndex) -> SearchPlan:
-    """Everything of a request but the query itself. Raises InvalidArgument."""
+    """Everything of a request but the query itself.
+
+    Raises InvalidArgument, and FailedPrecondition for a filter on an index that cannot be filtered.
+    """
+    where = where_of(request.restricts, request.numeric_restricts)
+    if where is not None and served.index.manifest.filters is None:
+        raise FailedPrecondition(
+            f"index {served.name!r} was built without restricts, so it cannot be filtered: build it "
+            "with some",
+            field="restricts",
+        )
     return SearchPlan(
         served,
         _neighbor_count(request.neighbor_count),
@@ -55,6 +69,7 @@ def plan_search(request: messages.SearchRequest, served: ServedIndex) -> SearchP
         request.fraction_leaf_nodes_to_search_override,
         _crowding(request.per_crowding_attribute_neighbor_count, served.index),
         request.return_full_datapoint,
+        where,
     )
 
 
@@ -116,6 +131,7 @@ def find(plan: SearchPlan, queries: NDArray[np.float32]) -> SearchResult:
         approximate_neighbor_count=plan.approximate_neighbor_count,
         fraction_leaf_nodes_to_search=plan.fraction_leaf_nodes_to_search,
         crowding=plan.crowding,
+        where=plan.where,
     )
 
 
@@ -123,22 +139,38 @@ def attach(plan: SearchPlan, found: SearchResult, query: int) -> list[messages.N
     """The neighbors of one of the queries with what is stored of them, nearest first."""
     count = int(found.counts[query])
     ids = found.ids[query][:count]
-    vectors: list[list[float]] | list[None] = [None] * count
     if plan.full:
-        vectors = [stored.vector.tolist() for stored in plan.served.index.read(ids)]
-    return [
-        messages.Neighbor(
-            datapoint=messages.Datapoint(
+        datapoints = [datapoint_of(stored) for stored in plan.served.index.read(ids)]
+    else:
+        datapoints = [
+            messages.Datapoint(
                 datapoint_id=ids[rank],
-                feature_vector=vectors[rank],
                 crowding_tag=found.crowding_tags[query][rank],
                 embedding_metadata=found.metadata[query][rank] or {},
-            ),
+            )
+            for rank in range(count)
+        ]
+    return [
+        messages.Neighbor(
+            datapoint=datapoint,
             distance=float(found.distances[query, rank]),
             score=float(found.scores[query, rank]),
         )
-        for rank in range(count)
+        for rank, datapoint in enumerate(datapoints)
     ]
+
+
+def datapoint_of(stored: Datapoint) -> messages.Datapoint:
+    """A datapoint in full."""
+    tokens, numbers = restricts_of(stored.restricts)
+    return messages.Datapoint(
+        datapoint_id=stored.id,
+        feature_vector=stored.vector.tolist(),
+        crowding_tag=stored.crowding_tag,
+        embedding_metadata=stored.metadata or {},
+        restricts=tokens,
+        numeric_restricts=numbers,
+    )
 
 
 def _neighbor_count(given: int | None) -> int:

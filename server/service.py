@@ -18,7 +18,7 @@ from . import messages
 from .embedders import Embedders
 from .names import index_id, index_name, version_name
 from .registry import Registry, ServedIndex
-from .search import attach, find, model_of, plan_search, query_kind, query_text, query_vector
+from .search import attach, datapoint_of, find, model_of, plan_search, query_kind, query_text, query_vector
 
 __all__ = ["Service"]
 
@@ -100,15 +100,7 @@ class Service:
             )
         index = self.registry.get(index_id(request.index)).index
         return messages.ReadDatapointsResponse(
-            datapoints=[
-                messages.Datapoint(
-                    datapoint_id=found.id,
-                    feature_vector=found.vector.tolist(),
-                    crowding_tag=found.crowding_tag,
-                    embedding_metadata=found.metadata or {},
-                )
-                for found in index.read(request.ids)
-            ]
+            datapoints=[datapoint_of(found) for found in index.read(request.ids)]
         )
 
     def _describe(self, name: str) -> messages.Index:

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -27,7 +28,9 @@ class Datapoint(_message.Message):
 
     DATAPOINT_ID_FIELD_NUMBER: _builtins.int
     FEATURE_VECTOR_FIELD_NUMBER: _builtins.int
+    RESTRICTS_FIELD_NUMBER: _builtins.int
     CROWDING_TAG_FIELD_NUMBER: _builtins.int
+    NUMERIC_RESTRICTS_FIELD_NUMBER: _builtins.int
     EMBEDDING_METADATA_FIELD_NUMBER: _builtins.int
     datapoint_id: _builtins.str
     """Up to 1 KiB of UTF-8, unique in its index."""
@@ -38,6 +41,14 @@ class Datapoint(_message.Message):
         """The dense vector as it was given; empty unless the full datapoint was asked for."""
 
     @_builtins.property
+    def restricts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenRestrict]:
+        """The tokens that a search may filter by; empty unless the full datapoint was asked for."""
+
+    @_builtins.property
+    def numeric_restricts(self) -> _containers.RepeatedCompositeFieldContainer[Global___NumericRestrict]:
+        """The numbers that a search may filter by, without `op`; empty unless the full datapoint was asked for."""
+
+    @_builtins.property
     def embedding_metadata(self) -> _struct_pb2.Struct:
         """Whatever the job or the user stored beside the vector."""
 
@@ -46,16 +57,115 @@ class Datapoint(_message.Message):
         *,
         datapoint_id: _builtins.str = ...,
         feature_vector: _abc.Iterable[_builtins.float] | None = ...,
+        restricts: _abc.Iterable[Global___TokenRestrict] | None = ...,
         crowding_tag: _builtins.str = ...,
+        numeric_restricts: _abc.Iterable[Global___NumericRestrict] | None = ...,
         embedding_metadata: _struct_pb2.Struct | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["embedding_metadata", b"embedding_metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crowding_tag", b"crowding_tag", "datapoint_id", b"datapoint_id", "embedding_metadata", b"embedding_metadata", "feature_vector", b"feature_vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crowding_tag", b"crowding_tag", "datapoint_id", b"datapoint_id", "embedding_metadata", b"embedding_metadata", "feature_vector", b"feature_vector", "numeric_restricts", b"numeric_restricts", "restricts", b"restricts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Datapoint: _TypeAlias = Datapoint  # noqa: Y015
+
+@_typing.final
+class TokenRestrict(_message.Message):
+    """Tokens of one namespace. All namespaces of a query must match, each by one of its allowed tokens; a
+    token denied on either side excludes. A datapoint without the namespace matches no allowed token.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ALLOW_LIST_FIELD_NUMBER: _builtins.int
+    DENY_LIST_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Such as `language`; 1 to 1,024 bytes of UTF-8, like a token."""
+    @_builtins.property
+    def allow_list(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One of these must be there."""
+
+    @_builtins.property
+    def deny_list(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """None of these may be there."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        allow_list: _abc.Iterable[_builtins.str] | None = ...,
+        deny_list: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_list", b"allow_list", "deny_list", b"deny_list", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenRestrict: _TypeAlias = TokenRestrict  # noqa: Y015
+
+@_typing.final
+class NumericRestrict(_message.Message):
+    """One number of one namespace: a datapoint's own, or what a query compares it with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Operator:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[NumericRestrict._Operator.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OPERATOR_UNSPECIFIED: NumericRestrict._Operator.ValueType  # 0
+        LESS: NumericRestrict._Operator.ValueType  # 1
+        LESS_EQUAL: NumericRestrict._Operator.ValueType  # 2
+        EQUAL: NumericRestrict._Operator.ValueType  # 3
+        GREATER_EQUAL: NumericRestrict._Operator.ValueType  # 4
+        GREATER: NumericRestrict._Operator.ValueType  # 5
+        NOT_EQUAL: NumericRestrict._Operator.ValueType  # 6
+
+    class Operator(_Operator, metaclass=_OperatorEnumTypeWrapper):
+        """How the datapoint's number must compare with the query's; unset in a datapoint."""
+
+    OPERATOR_UNSPECIFIED: NumericRestrict.Operator.ValueType  # 0
+    LESS: NumericRestrict.Operator.ValueType  # 1
+    LESS_EQUAL: NumericRestrict.Operator.ValueType  # 2
+    EQUAL: NumericRestrict.Operator.ValueType  # 3
+    GREATER_EQUAL: NumericRestrict.Operator.ValueType  # 4
+    GREATER: NumericRestrict.Operator.ValueType  # 5
+    NOT_EQUAL: NumericRestrict.Operator.ValueType  # 6
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    VALUE_INT_FIELD_NUMBER: _builtins.int
+    VALUE_FLOAT_FIELD_NUMBER: _builtins.int
+    VALUE_DOUBLE_FIELD_NUMBER: _builtins.int
+    OP_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Such as `year`."""
+    value_int: _builtins.int
+    value_float: _builtins.float
+    value_double: _builtins.float
+    op: Global___NumericRestrict.Operator.ValueType
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        value_int: _builtins.int = ...,
+        value_float: _builtins.float = ...,
+        value_double: _builtins.float = ...,
+        op: Global___NumericRestrict.Operator.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value", "value_double", b"value_double", "value_float", b"value_float", "value_int", b"value_int"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "op", b"op", "value", b"value", "value_double", b"value_double", "value_float", b"value_float", "value_int", b"value_int"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["value_int", "value_float", "value_double"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___NumericRestrict: _TypeAlias = NumericRestrict  # noqa: Y015
 
 @_typing.final
 class Vector(_message.Message):

@@ -34,6 +34,8 @@ class SearchRequest(_message.Message):
     APPROXIMATE_NEIGHBOR_COUNT_FIELD_NUMBER: _builtins.int
     FRACTION_LEAF_NODES_TO_SEARCH_OVERRIDE_FIELD_NUMBER: _builtins.int
     RETURN_FULL_DATAPOINT_FIELD_NUMBER: _builtins.int
+    RESTRICTS_FIELD_NUMBER: _builtins.int
+    NUMERIC_RESTRICTS_FIELD_NUMBER: _builtins.int
     index: _builtins.str
     """The index: `indexes/podcasts`, or `podcasts` for short."""
     text: _builtins.str
@@ -53,11 +55,17 @@ class SearchRequest(_message.Message):
     fraction_leaf_nodes_to_search_override: _builtins.float
     """For experts, in place of a target: the share of leaves to look into, above 0 and at most 1."""
     return_full_datapoint: _builtins.bool
-    """Return vectors too."""
+    """Return vectors and restricts too."""
     @_builtins.property
     def vector(self) -> _datapoint_pb2.Vector:
         """A vector of the index's dimension."""
 
+    @_builtins.property
+    def restricts(self) -> _containers.RepeatedCompositeFieldContainer[_datapoint_pb2.TokenRestrict]:
+        """Only datapoints that match all of these, tokens and numbers alike."""
+
+    @_builtins.property
+    def numeric_restricts(self) -> _containers.RepeatedCompositeFieldContainer[_datapoint_pb2.NumericRestrict]: ...
     def __init__(
         self,
         *,
@@ -71,10 +79,12 @@ class SearchRequest(_message.Message):
         approximate_neighbor_count: _builtins.int | None = ...,
         fraction_leaf_nodes_to_search_override: _builtins.float | None = ...,
         return_full_datapoint: _builtins.bool = ...,
+        restricts: _abc.Iterable[_datapoint_pb2.TokenRestrict] | None = ...,
+        numeric_restricts: _abc.Iterable[_datapoint_pb2.NumericRestrict] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_id", b"datapoint_id", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "neighbor_count", b"neighbor_count", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "query", b"query", "target_recall", b"target_recall", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_id", b"datapoint_id", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "index", b"index", "neighbor_count", b"neighbor_count", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "query", b"query", "return_full_datapoint", b"return_full_datapoint", "target_recall", b"target_recall", "text", b"text", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_id", b"datapoint_id", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "index", b"index", "neighbor_count", b"neighbor_count", "numeric_restricts", b"numeric_restricts", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "query", b"query", "restricts", b"restricts", "return_full_datapoint", b"return_full_datapoint", "target_recall", b"target_recall", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approximate_neighbor_count: _TypeAlias = _typing.Literal["approximate_neighbor_count"]  # noqa: Y015
     _WhichOneofArgType__approximate_neighbor_count: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count"]  # noqa: Y015
