@@ -85,18 +85,31 @@ def query_kind(request: messages.SearchRequest) -> str:
     return given[0]
 
 
-def query_vector(vector: messages.Vector) -> NDArray[np.float32]:
-    """float32 [dimension] of either form, unchecked. Raises InvalidArgument unless exactly one is set."""
+def query_vector(
+    vector: messages.Vector, served: ServedIndex, *, field: str = "vector"
+) -> NDArray[np.float32]:
+    """float32 [dimension] of either form; whether it is finite is the index's to say.
+
+    Raises InvalidArgument unless exactly one form is set, of the index's dimension.
+    """
     if bool(vector.values) == bool(vector.float32):
-        raise InvalidArgument("vector: set exactly one of values and float32", field="vector")
+        raise InvalidArgument(f"{field}: set exactly one of values and float32", field=field)
     if vector.values:
-        return np.asarray(vector.values, dtype=np.float32)
-    if len(vector.float32) % 4:
+        with np.errstate(over="ignore"):  # becomes infinite, which the index names
+            query = np.asarray(vector.values, dtype=np.float32)
+    elif len(vector.float32) % 4:
         raise InvalidArgument(
-            f"vector.float32 has {len(vector.float32)} bytes; four are needed for each dimension",
-            field="vector.float32",
+            f"{field}.float32 has {len(vector.float32)} bytes; four are needed for each dimension",
+            field=f"{field}.float32",
         )
-    return np.frombuffer(vector.float32, dtype="<f4")
+    else:
+        query = np.frombuffer(vector.float32, dtype="<f4")
+    if len(query) != served.index.dimension:
+        raise InvalidArgument(
+            f"{field} has {len(query)} numbers; index {served.name!r} has dimension {served.index.dimension}",
+            field=field,
+        )
+    return query
 
 
 def query_text(text: str) -> str:

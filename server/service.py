@@ -130,7 +130,7 @@ class Service:
         if request.datapoint_id is not None:
             return served.index.read([request.datapoint_id])[0].vector, None
         if request.vector is not None:
-            return query_vector(request.vector), None
+            return query_vector(request.vector, served), None
         text = query_text(request.text or "")
         started = time.perf_counter()
         vector = self.embedder(served).embed([text])[0]

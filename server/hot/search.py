@@ -30,10 +30,9 @@ MAX_WAITING = 1024
 
 
 class _Key(NamedTuple):
-    """Queries with equal keys go together: a query of the wrong dimension is only with its like."""
+    """Queries with equal keys go together."""
 
     plan: SearchPlan
-    bytes_a_query: int
     encoder: AnswerEncoder
 
 
@@ -67,7 +66,7 @@ class Searcher:
             stored = await self._off_loop(served.index.read, [request.datapoint_id or ""])
             query = stored[0].vector
         else:
-            query = query_vector(request.vector or messages.Vector())
+            query = query_vector(request.vector or messages.Vector(), served)
         return await self._submit(plan, query, encoder, deadline)
 
     async def _search_text(
@@ -82,8 +81,7 @@ class Searcher:
     def _submit(
         self, plan: SearchPlan, query: NDArray[np.float32], encoder: AnswerEncoder, deadline: float | None
     ) -> asyncio.Future[bytes]:
-        data = query.tobytes()
-        return self._searches.submit(plan.served.name, _Key(plan, len(data), encoder), data, deadline)
+        return self._searches.submit(plan.served.name, _Key(plan, encoder), query.tobytes(), deadline)
 
     def _embed(self, served: ServedIndex, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         return list(self._service.embedder(served).embed(texts))

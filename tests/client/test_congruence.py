@@ -1,4 +1,4 @@
-"""The real server, asked by all four clients: equal results and equal errors, whatever the wire."""
+"""Both real servers and the data folder, asked by every client: equal results and equal errors everywhere."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from earshot.client import AsyncClient, Client
 from earshot.errors import EarshotError, InvalidArgument, ResourceExhausted
 from earshot.index import Index, Store
-from earshot.server import Addresses, load_settings, running
+from earshot.server import Addresses, load_settings, local_client, running
+from earshot.server.hot import running_hot
 
 COUNT, DIMENSIONS = 300, 16
 VECTORS = np.random.default_rng(7).standard_normal((COUNT, DIMENSIONS)).astype(np.float32)
@@ -32,6 +34,17 @@ METADATA = [
     for row in range(COUNT)
 ]
 
+LANGUAGES = ["de", "en", "fr"]
+RESTRICTS: dict[str, list[Any]] = {
+    "language": [LANGUAGES[row % 3] for row in range(COUNT)],
+    "year": [1990 + row % 30 for row in range(COUNT)],
+    "half": [None if row % 5 == 0 else row + 0.5 for row in range(COUNT)],
+    "tags": [{"not": "b"} if row % 2 else ["a", "b"] for row in range(COUNT)],
+}
+
+COMPARISONS = {"<": lt, "<=": le, "==": eq, ">=": ge, ">": gt, "!=": ne}
+comparisons = st.sampled_from(sorted(COMPARISONS))
+
 Ask = Callable[[Callable[[Any], Any]], list[Any]]
 
 
@@ -44,18 +57,18 @@ def publish(folder: Path) -> None:
             [f"p/{row} é" for row in range(COUNT)],
             crowding_tags=[f"show {row % 7}" if row % 2 else None for row in range(COUNT)],
             metadata=METADATA,
+            restricts=RESTRICTS,
             distance_measure=measure,
         )
         store.publish(name, index)
     store.publish("dots", index)
 
 
-def serve(folder: Path, stack: ExitStack) -> Addresses:
+def serve(server: Any, stack: ExitStack) -> Addresses:
     """The server in a thread with an event loop of its own, until the stack closes."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    server = running(load_settings(data_dir=folder, cache_dir=folder / "cache", port=0, grpc_port=0))
 
     def on_loop(step: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(step, loop).result(60)
@@ -73,13 +86,19 @@ def serve(folder: Path, stack: ExitStack) -> Addresses:
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Asks all four clients the same; returns their answers, results or errors, without addresses."""
+    """Asks all clients the same; returns their answers, results or errors, without addresses.
+
+    The last one reads the data folder itself.
+    """
     folder = tmp_path_factory.mktemp("data")
     publish(folder)
     with ExitStack() as stack:
-        addresses = serve(folder, stack)
-        targets = (addresses.grpc, addresses.http)
+        settings = load_settings(data_dir=folder, cache_dir=folder / "cache", port=0, grpc_port=0)
+        with (folder.parent / "hot.log").open("w") as log:
+            served = [serve(running(settings), stack), serve(running_hot(settings, log_to=log), stack)]
+        targets = [target for addresses in served for target in (addresses.grpc, addresses.http)]
         blocking = [stack.enter_context(Client(target)) for target in targets]
+        local = stack.enter_context(local_client(settings))
         runner = stack.enter_context(asyncio.Runner())
         awaiting = [AsyncClient(target) for target in targets]
 
@@ -100,14 +119,35 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
             except EarshotError as error:
                 return type(error), re.sub("|".join(map(re.escape, targets)), "ADDRESS", error.message)
 
-        every: list[Client | AsyncClient] = [*blocking, *awaiting]
+        every: list[Client | AsyncClient] = [*blocking, *awaiting, local]
         yield lambda question: [answer(question, client) for client in every]
 
 
 def the_one(answers: list[Any]) -> Any:
-    assert len(answers) == 4
+    assert len(answers) == 9
     assert all(answer == answers[0] for answer in answers), answers
     return answers[0]
+
+
+def stored(row: int) -> dict[str, Any]:
+    """What a client says of a row's restricts."""
+    half = {"half": RESTRICTS["half"][row]} if row % 5 else {}
+    tags = {"in": [], "not": ["b"]} if row % 2 else ["a", "b"]
+    return {"language": [LANGUAGES[row % 3]], "year": 1990 + row % 30, "tags": tags, **half}
+
+
+def passes(row: int, where: dict[str, Any]) -> bool:
+    """Whether a row passes a filter of `test_searches_answer_alike`."""
+    own = stored(row)
+    return (
+        own["language"][0] in where.get("language", LANGUAGES)
+        and (row % 2 == 1 or "tags" not in where)
+        and all(
+            name in own and COMPARISONS[sign](own[name], value)
+            for name in ("year", "half")
+            for sign, value in where.get(name, {}).items()
+        )
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -117,6 +157,15 @@ def the_one(answers: list[Any]) -> Any:
         optional={
             "per_crowding_attribute_neighbor_count": st.integers(0, 3),
             "target_recall": st.floats(0.1, 1.0),
+            "where": st.fixed_dictionaries(
+                {},
+                optional={
+                    "language": st.lists(st.sampled_from([*LANGUAGES, "it"]), min_size=1),
+                    "year": st.dictionaries(comparisons, st.integers(1985, 2025), min_size=1),
+                    "half": st.dictionaries(comparisons, st.floats(-1, 301), min_size=1),
+                    "tags": st.fixed_dictionaries({"not": st.just("a")}),
+                },
+            ),
         },
     ),
     st.sampled_from(["dots", "indexes/squares"]),
@@ -126,15 +175,20 @@ def the_one(answers: list[Any]) -> Any:
 def test_searches_answer_alike(ask: Ask, options: dict[str, Any], index: str, row: int, by_id: bool) -> None:
     query = {"datapoint_id": f"p/{row} é"} if by_id else {"vector": VECTORS[row]}
     results = the_one(ask(lambda client: client.search(index, **query, **options)))
-    assert results
+    passing = [each for each in range(COUNT) if passes(each, options.get("where", {}))]
+    if not options.get("per_crowding_attribute_neighbor_count"):
+        assert len(results) == min(options["k"], len(passing))
     for neighbor in results:
         number = int(neighbor.id.removeprefix("p/").removesuffix(" é"))
+        assert number in passing
         assert neighbor.metadata == METADATA[number]
         assert neighbor.crowding_tag == (f"show {number % 7}" if number % 2 else None)
         if options["return_full_datapoint"]:
             assert np.array_equal(neighbor.vector, VECTORS[number])
+            assert neighbor.restricts == stored(number)
         else:
             assert neighbor.vector is None
+            assert neighbor.restricts == {}
 
 
 def test_a_search_finds_what_brute_force_finds(ask: Ask) -> None:
@@ -151,6 +205,7 @@ def test_reading_and_listing_answer_alike(ask: Ask) -> None:
     points = the_one(ask(lambda client: client.read("dots", ["p/5 é", "p/0 é"])))
     assert [point.id for point in points] == ["p/5 é", "p/0 é"]
     assert np.array_equal(points[0].vector, VECTORS[5])
+    assert [point.restricts for point in points] == [stored(5), stored(0)]
     dots, squares = the_one(ask(lambda client: client.indexes()))
     assert (dots.name, squares.name) == ("indexes/dots", "indexes/squares")
     assert (squares.datapoint_count, squares.dimensions) == (COUNT, DIMENSIONS)
@@ -192,6 +247,9 @@ WRONG: dict[str, Callable[[Any], Any]] = {
     "recall that is no number": lambda client: client.search("dots", vector=VECTORS[0], target_recall=np.nan),
     "no leaves": lambda client: client.search("dots", vector=VECTORS[0], fraction_leaf_nodes_to_search=0.0),
     "no candidates": lambda client: client.search("dots", vector=VECTORS[0], approximate_neighbor_count=0),
+    "a filter without a name": lambda client: client.search("dots", vector=VECTORS[0], where={"": "x"}),
+    "a filter that is no mapping": lambda client: client.search("dots", vector=VECTORS[0], where="year=3"),
+    "a filter by NaN": lambda client: client.search("dots", vector=VECTORS[0], where={"year": np.nan}),
     "a target and parameters": lambda client: client.search(
         "dots", vector=VECTORS[0], target_recall=0.9, approximate_neighbor_count=10
     ),
@@ -210,5 +268,5 @@ def test_a_request_that_is_too_large_is_refused_and_the_server_serves_on(ask: As
     # Over gRPC the library refuses it before our code sees it, hence its status.
     answers = ask(lambda client: client.search("dots", "x" * (17 << 20)))
     assert {kind for kind, _ in answers} <= {InvalidArgument, ResourceExhausted}
-    assert all("16777216" in message for _, message in answers)
+    assert all("16777216" in message for _, message in answers[:-1])
     assert the_one(ask(lambda client: client.ready()))

@@ -100,20 +100,21 @@ def test_what_only_the_index_knows_is_refused_in_its_own_words(where: Any, said:
 
 def test_the_operators_of_the_protocol_are_those_of_the_index() -> None:
     assert datapoint_pb2.NumericRestrict.Operator.keys() == ["OPERATOR_UNSPECIFIED", *Operator]
-    for number, name in enumerate(datapoint_pb2.NumericRestrict.Operator.keys()):
-        restrict = {"namespace": "a", "value_int": 1}
-        if number == 0:
-            with pytest.raises(InvalidArgument, match="no op"):
-                where_of([], [messages.NumericRestrict(**restrict)])
-            continue
-        assert where_of([], [messages.NumericRestrict(op=number, **restrict)]) == where_of(
-            [], [messages.NumericRestrict(op=name, **restrict)]
-        )
+    for number, name in enumerate(Operator, start=1):
+        by_number, by_name = (messages.NumericRestrict("a", value_int=1, op=op) for op in (number, str(name)))
+        assert where_of([], [by_number]) == where_of([], [by_name])
+    for nothing in (0, "OPERATOR_UNSPECIFIED"):
+        with pytest.raises(InvalidArgument, match="no op"):
+            where_of([], [messages.NumericRestrict("a", value_int=1, op=nothing)])
 
 
 def test_a_float32_is_the_same_number_over_both_wires() -> None:
     message = search_service_pb2.SearchRequest(
-        numeric_restricts=[datapoint_pb2.NumericRestrict(namespace="a", value_float=0.1, op=3)]
+        numeric_restricts=[
+            datapoint_pb2.NumericRestrict(
+                namespace="a", value_float=0.1, op=datapoint_pb2.NumericRestrict.EQUAL
+            )
+        ]
     )
     of_bytes = search_request(message.SerializeToString()).numeric_restricts
     of_json = decode(json_format.MessageToJson(message).encode(), messages.SearchRequest).numeric_restricts
@@ -122,18 +123,9 @@ def test_a_float32_is_the_same_number_over_both_wires() -> None:
 
 @given(st.dictionaries(names, st.lists(names, min_size=1, max_size=3, unique=True) | numbers, max_size=4))
 def test_a_datapoint_tells_its_restricts_over_both_wires(restricts: dict[str, Any]) -> None:
-    stored, numeric = restricts_of(
-        as_where(
-            {
-                name: {"==": value} if not isinstance(value, list) else value
-                for name, value in restricts.items()
-            }
-        )
-    )
+    stored, numeric = restricts_of(as_where(restricts))
     datapoint = messages.Datapoint("id", restricts=stored, numeric_restricts=numeric)
-    expected = {
-        name: sorted(value) if isinstance(value, list) else value for name, value in restricts.items()
-    }
+    expected = {name: sorted(cell) if isinstance(cell, list) else cell for name, cell in restricts.items()}
     assert where_from(datapoint_message(datapoint)) == expected
     over_json = json_format.Parse(encode(datapoint), datapoint_pb2.Datapoint())
     assert where_from(over_json) == expected

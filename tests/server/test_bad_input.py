@@ -78,6 +78,48 @@ CASES: dict[str, tuple[str, dict[str, Any], str, str]] = {
         "INVALID_ARGUMENT",
         "fraction_leaf_nodes_to_search",
     ),
+    "filter on an index that has none": (
+        "plain",
+        {**GOOD, "restricts": [{"namespace": "language", "allowList": ["de"]}]},
+        "FAILED_PRECONDITION",
+        "'plain' was built without restricts",
+    ),
+    "restrict without a namespace": (
+        "shows",
+        {"text": "x", "restricts": [{"allowList": ["de"]}]},
+        "INVALID_ARGUMENT",
+        "a namespace is empty",
+    ),
+    "comparison without a number": (
+        "shows",
+        {"text": "x", "numericRestricts": [{"namespace": "year", "op": "LESS"}]},
+        "INVALID_ARGUMENT",
+        "'year' has no value",
+    ),
+    "comparison without an operator": (
+        "shows",
+        {"text": "x", "numericRestricts": [{"namespace": "year", "valueInt": "2020"}]},
+        "INVALID_ARGUMENT",
+        "'year' with 2020 but has no op",
+    ),
+    "an operator from the future": (
+        "shows",
+        {"text": "x", "numericRestricts": [{"namespace": "year", "valueInt": 2020, "op": 7}]},
+        "INVALID_ARGUMENT",
+        "op of namespace 'year' is 7",
+    ),
+    "compared with NaN": (
+        "shows",
+        {"text": "x", "numericRestricts": [{"namespace": "year", "valueDouble": "NaN", "op": "LESS"}]},
+        "INVALID_ARGUMENT",
+        "'year' has the value NaN",
+    ),
+    "a token of 2,000 bytes": (
+        "shows",
+        {"text": "x", "restricts": [{"namespace": "show", "denyList": ["x" * 2000]}]},
+        "INVALID_ARGUMENT",
+        "2000 bytes",
+    ),
 }
 
 
@@ -115,6 +157,12 @@ def test_grpc_names_what_is_wrong_in_the_same_words(server: Server, case: str) -
         (b'{"neighborCount": 1.5, "text": "x"}', "neighborCount is 1.5"),
         (b'{"vector": {"values": [1, "a"]}}', "vector.values[1] is 'a'"),
         (b'{"vector": {"values": [NaN]}}', "not JSON"),
+        (b'{"text": "x", "restricts": [{"namespace": "a", "allow": ["b"]}]}', "unknown field `allow`"),
+        (b'{"text": "x", "numericRestricts": [{"valueInt": 1.5}]}', "numericRestricts[0].valueInt is 1.5"),
+        (
+            b'{"text": "x", "numericRestricts": [{"namespace": "a", "valueInt": 1, "valueFloat": 2}]}',
+            "exactly one",
+        ),
         (b'{"vector": {"float32": "@@"}}', "vector.float32 is '@@'"),
     ],
 )
