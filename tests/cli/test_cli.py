@@ -21,6 +21,8 @@ EPISODES = [
     ("choir", "Going flat", "Why choirs sink in pitch during a concert."),
 ]
 
+IDS = [episode[0] for episode in EPISODES]
+
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -62,6 +64,16 @@ def test_search_answers_the_same_from_folder_grpc_and_http(data_dir: Path) -> No
         assert earshot_json(data_dir, "indexes", "--server", server.grpc) == earshot_json(data_dir, "indexes")
 
 
+def test_a_search_can_be_narrowed(data_dir: Path) -> None:
+    def found(*conditions: str) -> list[str]:
+        options = [word for condition in conditions for word in ("--where", condition)]
+        neighbors = earshot_json(data_dir, "search", "shows", "flat", *options)["neighbors"]
+        return sorted(neighbor["id"] for neighbor in neighbors)
+
+    assert found() == found("language=en", "year=2026", "date>=20260105", "show=A show") == sorted(IDS)
+    assert found("language!=en") == found("year>2026") == found("show=Another") == []
+
+
 def test_indexes_and_versions_as_json(data_dir: Path) -> None:
     (index,) = earshot_json(data_dir, "indexes")
     assert index["name"] == "indexes/shows"
@@ -86,6 +98,8 @@ def test_a_rebuild_reports_as_json(data_dir: Path) -> None:
         (("search", "shows", " "), 2, "text is empty"),
         (("search", "shows", "text", "-k", "0"), 2, "neighbor_count is 0"),
         (("search", "shows"), 2, "Missing argument"),
+        (("search", "shows", "text", "--where", "language"), 2, "where is 'language'"),
+        (("search", "shows", "text", "--where", "year>=soon"), 2, "compares the token 'soon'"),
         (("search", "shows", "x", "--server", "127.0.0.1:1"), 1, "127.0.0.1:1"),
         (("versions", "nosuch"), 2, "nosuch"),
         (("rebuild", "shows"), 2, "--source"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from earshot.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
-from earshot.index import Store
+from earshot.index import NumericRestrict, Store, TokenRestrict
 from earshot.jobs import BadLimit, RebuildReport, RebuildRequest, rebuild
 from tests.servers import EARSHOT, environment, write_feed
 
@@ -107,6 +107,32 @@ def test_passages_of_a_transcript_are_datapoints_with_their_time(tmp_path: Path)
     assert passage.metadata["title"] == "On glass"
     assert passage.metadata["start_s"] > 0
     assert "glass" in passage.metadata["snippet"]
+    assert episode.restricts == passage.restricts == (TokenRestrict("show", ("Things",)),)
+
+
+def test_every_datapoint_can_be_filtered_by_what_is_known_of_its_document(tmp_path: Path) -> None:
+    known = {
+        "title": "On glass",
+        "show": "Things",
+        "date": "2025-03-09",
+        "language": "de-AT",
+        "duration_s": 90.5,
+    }
+    source = tmp_path / "episodes.jsonl"
+    records = [{"id": "full", **known}, {"id": "bare", "title": "Nothing else"}]
+    records.append({"id": "odd", "title": "Odd", "show": "x" * 1025})
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    run(tmp_path, source)
+    index = Store(tmp_path / "data").open("shows")
+    full, bare, odd = index.read(["full", "bare", "odd"])
+    assert set(full.restricts) == {
+        TokenRestrict("language", ("de",)),
+        TokenRestrict("show", ("Things",)),
+        NumericRestrict("year", 2025),
+        NumericRestrict("date", 20250309),
+        NumericRestrict("duration_s", 90.5),
+    }
+    assert bare.restricts == odd.restricts == ()
 
 
 def write_lines(path: Path, good: int, bad: int) -> Path:
