@@ -9,6 +9,7 @@ from earshot.errors import InvalidArgument
 from ..distance import DistanceMeasure
 from .base import Engine, QueryParameters, Rows
 from .exact import ExactEngine, ExactParameters
+from .faiss_cpu import FaissEngine, FaissParameters
 from .scann import ScannEngine, ScannParameters
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "Engine",
     "ExactEngine",
     "ExactParameters",
+    "FaissEngine",
+    "FaissParameters",
     "QueryParameters",
     "Rows",
     "ScannEngine",
@@ -23,12 +26,12 @@ __all__ = [
     "select",
 ]
 
-ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (ExactEngine, ScannEngine)}
+ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (ExactEngine, ScannEngine, FaissEngine)}
 _AUTO = ScannEngine
 
 
 def select(
-    engine: Any, count: int, dimension: int, measure: DistanceMeasure
+    engine: Any, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None = None
 ) -> tuple[type[Engine], Any, str]:
     """The engine to build, its parameters, and one sentence that says why.
 
@@ -37,9 +40,10 @@ def select(
         count: Vectors.
         dimension: Of each.
         measure: As engines see it (COSINE is DOT_PRODUCT over unit vectors).
+        memory_budget: Bytes that an engine chosen here may take; None for as many as it likes.
 
     Raises:
-        InvalidArgument: No such engine, or it does not know the measure.
+        InvalidArgument: No such engine, it does not know the measure, or the budget is too small.
     """
     if isinstance(engine, str):
         chosen = _AUTO if engine == "auto" else ENGINES.get(engine)
@@ -61,7 +65,7 @@ def select(
         raise InvalidArgument(f"engine {chosen.name} does not know {measure}", field="engine")
     if parameters is not None:
         return chosen, parameters, "its parameters were given"
-    parameters = chosen.choose(count, dimension, measure)
+    parameters = chosen.choose(count, dimension, measure, memory_budget)
     if parameters is None:
         return ExactEngine, ExactParameters(), f"{count} datapoints are too few for {chosen.name}"
     return chosen, parameters, "chosen for so many datapoints" if engine == "auto" else "asked for by name"

@@ -47,9 +47,19 @@ class Engine(Protocol):
     def leaves(self) -> int:
         """Partitions; 0 where there are none, and then query parameters change nothing."""
 
+    @property
+    def rescores(self) -> bool:
+        """Whether candidates are scored again in full; where not, their number changes nothing."""
+
     @classmethod
-    def choose(cls, count: int, dimension: int, measure: DistanceMeasure) -> Any:
-        """Build parameters for so many vectors, or None where there are too few for this engine."""
+    def choose(
+        cls, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None
+    ) -> Any:
+        """Build parameters for so many vectors, or None where there are too few for this engine.
+
+        Raises:
+            InvalidArgument: They need more than `memory_budget` bytes, however coarse.
+        """
 
     @classmethod
     def build(cls, vectors: Floats, measure: DistanceMeasure, parameters: Any, *, threads: int) -> Self:

@@ -37,6 +37,7 @@ class ExactEngine:
     }
     parameters_type: ClassVar[type[ExactParameters]] = ExactParameters
     leaves = 0
+    rescores = False
 
     def __init__(self, vectors: Floats, measure: DistanceMeasure) -> None:
         self._vectors = vectors
@@ -44,9 +45,11 @@ class ExactEngine:
         self.parameters = ExactParameters()
 
     @classmethod
-    def choose(cls, count: int, dimension: int, measure: DistanceMeasure) -> ExactParameters:
-        """Any number of vectors will do."""
-        del count, dimension, measure
+    def choose(
+        cls, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None
+    ) -> ExactParameters:
+        """Any number of vectors will do; they are mapped, so no budget of memory is too small."""
+        del count, dimension, measure, memory_budget
         return ExactParameters()
 
     @classmethod

@@ -7,7 +7,7 @@ al., NeurIPS 2023. Only numbers cross this file: no ids, no pickle, no absolute 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod, sqrt
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,13 +21,15 @@ from ..distance import DistanceMeasure, Floats
 from .base import QueryParameters, Rows
 from .quiet import silence_scann
 
-MIN_DATAPOINTS = 1000
+MIN_DATAPOINTS = 250
 _ASSETS = "scann_assets.pbtxt"
 _DATASET = "dataset.npy"
 _SCANN_MEASURE = {
     DistanceMeasure.DOT_PRODUCT_DISTANCE: "dot_product",
     DistanceMeasure.SQUARED_L2_DISTANCE: "squared_l2",
 }
+_REORDERING_BYTES = {"FLOAT32": 4, "BFLOAT16": 2, "INT8": 1}  # a dimension, finest first
+_FEW_DIMENSIONS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,13 @@ class ScannParameters:
     training_iterations: int = 12
     min_partition_size: int = 10
 
+    def memory(self, count: int, dimension: int) -> int:
+        """Bytes that codes, centroids, lists of rows and vectors to reorder with take."""
+        spilled = 1 if self.soar_lambda is None else 2
+        code = ceil(ceil(dimension / self.dimensions_per_block) / 2)
+        vector = _REORDERING_BYTES[self.reordering] * dimension
+        return count * (spilled * (code + 4) + vector) + 4 * self.leaves * dimension
+
 
 class ScannEngine:
     """One ScaNN searcher."""
@@ -65,6 +74,7 @@ class ScannEngine:
     name: ClassVar[str] = "scann"
     measures: ClassVar[frozenset[DistanceMeasure]] = frozenset(_SCANN_MEASURE)
     parameters_type: ClassVar[type[ScannParameters]] = ScannParameters
+    rescores = True
 
     def __init__(self, searcher: Any, count: int, parameters: ScannParameters) -> None:
         self._searcher = searcher
@@ -77,17 +87,34 @@ class ScannEngine:
         return self.parameters.leaves
 
     @classmethod
-    def choose(cls, count: int, dimension: int, measure: DistanceMeasure) -> ScannParameters | None:
+    def choose(
+        cls, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None
+    ) -> ScannParameters | None:
         """√n leaves, at least 40 vectors each: choosing a leaf costs as much as scoring a vector, so the
-        two are balanced. Under 1,000 vectors brute force is as fast, and codebooks have too little to
-        learn from."""
-        del dimension
+        two are balanced. Of few dimensions each gets a code of its own. Reordering is in the finest
+        precision that fits the budget.
+
+        Under 250 vectors codebooks have too little to learn from.
+
+        Raises:
+            InvalidArgument: Not even INT8 fits the budget.
+        """
         if count < MIN_DATAPOINTS:
             return None
-        return ScannParameters(
+        finest = ScannParameters(
             leaves=min(ceil(sqrt(count)), count // 40),
+            dimensions_per_block=1 if dimension <= _FEW_DIMENSIONS else 2,
             anisotropic_threshold=0.2 if measure is DistanceMeasure.DOT_PRODUCT_DISTANCE else None,
             training_sample_size=max(100_000, 100 * ceil(sqrt(count))),
+        )
+        choices = [replace(finest, reordering=precision) for precision in _REORDERING_BYTES]
+        for choice in choices:
+            if memory_budget is None or choice.memory(count, dimension) <= memory_budget:
+                return choice
+        raise InvalidArgument(
+            f"memory_budget is {memory_budget} bytes; {count} datapoints of {dimension} dimensions "
+            f"need at least {choices[-1].memory(count, dimension)} in ScaNN",
+            field="memory_budget",
         )
 
     @classmethod
