@@ -2,7 +2,7 @@
 
 from .diff import Change, VersionDiff
 from .distance import DistanceMeasure, FeatureNorm
-from .engines import ExactParameters, QueryParameters, ScannParameters
+from .engines import ExactParameters, FaissParameters, QueryParameters, ScannParameters
 from .explain import Explanation, Step
 from .filters import NumericRestrict, Operator, Plan, TokenRestrict
 from .index import Index
@@ -23,6 +23,7 @@ __all__ = [
     "DistanceMeasure",
     "ExactParameters",
     "Explanation",
+    "FaissParameters",
     "FeatureNorm",
     "Index",
     "Manifest",

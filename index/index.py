@@ -65,6 +65,7 @@ class Index:
         engine: Any = "auto",
         target_recall: float = 0.95,
         tuning_queries: Any = None,
+        memory_budget: int | None = None,
         seed: int = 0,
         threads: int | None = None,
         progress: Progress | None = None,
@@ -81,10 +82,13 @@ class Index:
                 or a mapping or a list of restricts for each datapoint; see `filters.collect`.
             distance_measure: A `DistanceMeasure`.
             feature_norm: A `FeatureNorm`; UNIT_L2_NORM scales vectors and queries to length 1.
-            engine: "auto", "exact", "scann", or build parameters such as `ScannParameters(leaves=500)`.
+            engine: "auto", "exact", "scann", "faiss_cpu", or build parameters such as
+                `ScannParameters(leaves=500)` and `FaissParameters.hnsw()`.
             target_recall: Recall at k = 10 that a search reaches when it says nothing else, over 0 to 1.
             tuning_queries: [q, dimension]; real queries to measure with. Without them a sample of the
                 vectors asks, which flatters where queries come from elsewhere.
+            memory_budget: Bytes that the engine's codes and vectors may take; it then keeps the finest
+                of FLOAT32, BFLOAT16 and INT8 that fits. None for FLOAT32.
             seed: Of the samples drawn here; ScaNN's training takes none.
             threads: For training; None for one a core.
             progress: Called with (stage, done, total); stages are "build", "tune" and, with
@@ -96,12 +100,14 @@ class Index:
         measure = choice(DistanceMeasure, distance_measure, field="distance_measure")
         norm = choice(FeatureNorm, feature_norm, field="feature_norm")
         check_recall(target_recall)
+        if memory_budget is not None:
+            check_whole("memory_budget", memory_budget, 1, 1 << 62)
         matrix = as_vectors(vectors)
         count, dimension = matrix.shape
         collected = None if restricts is None else collect(restricts, count)
         scaled, seen_measure = is_scaled(measure, norm), seen_by_engines(measure)
         questions = as_tuning_queries(tuning_queries, dimension, scaled=scaled)
-        kind, parameters, reason = select(engine, count, dimension, seen_measure)
+        kind, parameters, reason = select(engine, count, dimension, seen_measure, memory_budget)
         report = progress or _silent
         report("build", 0, 1)
         began = perf_counter()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import ceil, log2, sqrt
-from time import perf_counter
+from time import thread_time
 
 import msgspec
 import numpy as np
@@ -20,13 +20,17 @@ Progress = Callable[[str, int, int], None]
 """(stage, done, total)"""
 
 TUNED_AT = (10, 100)
-SAMPLE_SIZE = 1000
+SAMPLE_SIZE = 2000
 _Z = 1.96  # two-sided 95 %
 _FEWER = 300  # queries where k is large: each brings more neighbors to count
-_REPEATS = 3
+_SCREENING = 8  # one query in so many screens the grid; all of them measure what is left of it
+_SCREENED_BY_AT_LEAST = 64
+_SLACK = 0.85  # a screened point is dropped when one that finds as much costs less than this share
+_BLOCKS = 4  # of no fewer queries than follow
+_A_BLOCK_AT_LEAST = 16
 _ENOUGH = 0.999
 _PLATEAU = 0.0005
-_FINE, _COARSE = 3, 2  # steps of leaves to a doubling
+_FINE, _COARSE = 4, 2  # steps of leaves to a doubling
 _GENEROUS = 8
 _CANDIDATES = (1.5, 2, 2.5, 3, 4, 5, 6.5, 8, 10, 15, 20, 40, 80)  # a neighbor
 
@@ -126,6 +130,9 @@ def tune(
 ) -> Tuning:
     """Measure a grid of leaves × candidates and keep what is worth choosing from.
 
+    Few queries screen the grid and all measure the survivors (successive halving: Jamieson and Talwalkar,
+    AISTATS 2016). A point's cost is its thread's CPU time, which a busy machine disturbs least.
+
     Without `queries` a sample of the base vectors asks, each leaving itself out of its truth and its
     answer; queries from another distribution may fare worse, and `tuned_on` says which it was.
     """
@@ -164,10 +171,10 @@ def _questions(vectors: Floats, queries: Floats | None, seed: int) -> tuple[Floa
     generator = np.random.default_rng(seed)
     if queries is not None:
         if len(queries) > SAMPLE_SIZE:
-            queries = queries[np.sort(generator.choice(len(queries), SAMPLE_SIZE, replace=False))]
+            queries = queries[generator.choice(len(queries), SAMPLE_SIZE, replace=False)]
         return queries, None
-    sample = min(SAMPLE_SIZE, len(vectors))
-    own = np.sort(generator.choice(len(vectors), sample, replace=False))
+    # In random order: the first few of them are a sample as well.
+    own = generator.choice(len(vectors), min(SAMPLE_SIZE, len(vectors)), replace=False)
     return np.ascontiguousarray(vectors[own]), own
 
 
@@ -187,33 +194,41 @@ class _Trial:
         self._higher_is_closer = higher_is_closer
         self._asked_for = k if own is None else k + 1
         exact.search(queries[:1], 1)  # what it computes once is not the price of a query
-        began = perf_counter()
+        began = thread_time()
         rows, distances = exact.search(queries, self._asked_for)
-        self._exact_seconds = perf_counter() - began
+        self._exact_cost = (thread_time() - began) / len(queries)
         others = self._others(rows)
         self._truth = rows[others].reshape(-1, k), distances[others].reshape(-1, k)
 
     def front(self, count: int) -> list[OperatingPoint]:
         """The Pareto front of the grid, exact search included."""
-        points = {(0, 0): self._measure(0, 0, 1)}
+        few = min(len(self._queries), max(_SCREENED_BY_AT_LEAST, len(self._queries) // _SCREENING))
+        points = {(0, 0): self._measure(0, 0, few)}
         if self._engine.leaves:
             # A first point that finds nearly all says early what is too dear to be tried.
             generous = min(count, _GENEROUS * self._k)
             for leaves in _steps(self._engine.leaves, 1):
-                point = points[leaves, generous] = self._measure(leaves, generous, 1)
+                point = points[leaves, generous] = self._measure(leaves, generous, few)
                 if _is_enough(point):
                     break
             factors = _CANDIDATES if self._k <= TUNED_AT[0] else _CANDIDATES[::2]
             start = before = 0
             for candidates in sorted({min(count, ceil(self._k * factor)) for factor in factors}):
-                start = self._walk(points, candidates, start, before)
+                start = self._walk(points, candidates, start, before, few)
                 before = candidates
-        # One timing sorted the grid; what is left of it is timed with care.
-        best = _pareto(points.values())
-        return _pareto([self._measure(point.leaves, point.candidates, _REPEATS) for point in best])
+                if not self._engine.rescores:
+                    break
+        survivors = _worth_measuring([point for point in points.values() if point.leaves])
+        found = [self._measure(point.leaves, point.candidates, len(self._queries)) for point in survivors]
+        return _pareto([points[0, 0], *found])
 
     def _walk(
-        self, points: dict[tuple[int, int], OperatingPoint], candidates: int, start: int, before: int
+        self,
+        points: dict[tuple[int, int], OperatingPoint],
+        candidates: int,
+        start: int,
+        before: int,
+        few: int,
     ) -> int:
         """Measure where so many candidates can beat `before`, which were fewer.
 
@@ -226,38 +241,46 @@ class _Trial:
         previous = 0.0
         top = start
         for top in range(start, len(steps)):
-            point = points[steps[top], candidates] = self._measure(steps[top], candidates, 1)
+            point = points[steps[top], candidates] = self._measure(steps[top], candidates, few)
             if point.cost > dearest or _is_enough(point) or point.recall.value < previous + _PLATEAU:
                 break
             previous = point.recall.value
         for place in range(start - 1, -1, -1):
-            point = points[steps[place], candidates] = self._measure(steps[place], candidates, 1)
+            point = points[steps[place], candidates] = self._measure(steps[place], candidates, few)
             fewer = points.get((steps[place], before))
             if fewer is not None and point.recall.value < fewer.recall.value + _PLATEAU:
                 break
         return max(0, top - 2)
 
-    def _measure(self, leaves: int, candidates: int, repeats: int) -> OperatingPoint:
+    def _measure(self, leaves: int, candidates: int, count: int) -> OperatingPoint:
+        """A point as the first `count` queries see it; timed in blocks, of which the fastest counts."""
         if not leaves:
             return OperatingPoint(self._k, 0, 0, Recall(1.0, 1.0, 1.0), 1.0)
         parameters = QueryParameters(leaves, candidates)
-        seconds = np.inf
-        for _ in range(repeats):
-            began = perf_counter()
-            rows, _ = self._engine.search(self._queries, self._asked_for, parameters)
-            seconds = min(seconds, perf_counter() - began)
+        seconds, answers = [], []
+        blocks = max(1, min(_BLOCKS, count // _A_BLOCK_AT_LEAST))
+        for block in np.array_split(self._queries[:count], blocks):
+            began = thread_time()
+            answers.append(self._engine.search(block, self._asked_for, parameters)[0])
+            seconds.append((thread_time() - began) / len(block))
+        rows = np.concatenate(answers)
         rows = rows[self._others(rows)].reshape(-1, self._k)
         hits = count_hits(
-            self._exact, self._queries, rows, *self._truth, higher_is_closer=self._higher_is_closer
+            self._exact,
+            self._queries[:count],
+            rows,
+            self._truth[0][:count],
+            self._truth[1][:count],
+            higher_is_closer=self._higher_is_closer,
         )
-        cost = round(seconds / self._exact_seconds, 6)
+        cost = round(min(seconds) / self._exact_cost, 6)
         return OperatingPoint(self._k, leaves, candidates, recall_of(hits, self._k), cost)
 
     def _others(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """A mask that leaves k a query: all but its own row, or all but the last where that is absent."""
         if self._own is None:
             return np.ones(rows.shape, bool)
-        mine: npt.NDArray[np.bool_] = rows == self._own[:, np.newaxis]
+        mine: npt.NDArray[np.bool_] = rows == self._own[: len(rows), np.newaxis]
         mine[~mine.any(axis=1), -1] = True
         return ~mine
 
@@ -270,6 +293,17 @@ def _steps(leaves: int, per_doubling: int) -> list[int]:
     """1 to all leaves, in even steps on a logarithmic scale."""
     last = per_doubling * ceil(log2(leaves))
     return sorted({min(leaves, round(2 ** (step / per_doubling))) for step in range(last + 1)})
+
+
+def _worth_measuring(points: list[OperatingPoint]) -> list[OperatingPoint]:
+    """Those on the front, or so near it that few queries cannot tell."""
+    return [
+        point
+        for point in points
+        if not any(
+            other.recall.value >= point.recall.value and other.cost < _SLACK * point.cost for other in points
+        )
+    ]
 
 
 def _pareto(points: Iterable[OperatingPoint]) -> list[OperatingPoint]:

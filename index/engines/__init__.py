@@ -64,6 +64,11 @@ def select(
             return ExactEngine, ExactParameters(), f"{measure} is searched exactly"
         raise InvalidArgument(f"engine {chosen.name} does not know {measure}", field="engine")
     if parameters is not None:
+        if memory_budget is not None:
+            raise InvalidArgument(
+                "memory_budget chooses an engine's parameters: give it, or the parameters",
+                field="memory_budget",
+            )
         return chosen, parameters, "its parameters were given"
     parameters = chosen.choose(count, dimension, measure, memory_budget)
     if parameters is None:

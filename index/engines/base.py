@@ -53,7 +53,7 @@ class Engine(Protocol):
 
     @classmethod
     def choose(
-        cls, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None
+        cls, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None = None
     ) -> Any:
         """Build parameters for so many vectors, or None where there are too few for this engine.
 

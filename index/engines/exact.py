@@ -46,7 +46,7 @@ class ExactEngine:
 
     @classmethod
     def choose(
-        cls, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None
+        cls, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None = None
     ) -> ExactParameters:
         """Any number of vectors will do; they are mapped, so no budget of memory is too small."""
         del count, dimension, measure, memory_budget

@@ -106,7 +106,7 @@ class FaissEngine:
 
     @classmethod
     def choose(
-        cls, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None
+        cls, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None = None
     ) -> FaissParameters | None:
         """IVF with fast-scan codes."""
         del measure

@@ -113,10 +113,10 @@ def test_numpy_numbers_are_taken_as_numbers(scann_index, unseen) -> None:
     assert found.rows.shape == (100, 3)
 
 
-@pytest.mark.parametrize("count", [1, 2, 9, 10, 999, 1000, 1500])
+@pytest.mark.parametrize("count", [1, 2, 9, 10, 249, 250, 1500])
 def test_from_one_datapoint_up_every_size_can_be_asked_for_more_than_it_has(count, base) -> None:
     index = Index.build(base[:count])
-    assert index.manifest.engine.name == ("exact" if count < 1000 else "scann")
+    assert index.manifest.engine.name == ("exact" if count < 250 else "scann")
     found = index.search(base[:3], 10_000)
     assert found.rows.shape == (3, count)
     assert found.counts.tolist() == [count] * 3
@@ -124,8 +124,8 @@ def test_from_one_datapoint_up_every_size_can_be_asked_for_more_than_it_has(coun
 
 
 def test_too_few_for_a_tree_is_said_in_the_manifest(base) -> None:
-    entry = Index.build(base[:999], engine="scann").manifest.engine
-    assert (entry.name, entry.reason) == ("exact", "999 datapoints are too few for scann")
+    entry = Index.build(base[:249], engine="scann").manifest.engine
+    assert (entry.name, entry.reason) == ("exact", "249 datapoints are too few for scann")
 
 
 def test_leaves_with_fewer_than_k_widen_until_k_are_found(scann_index, unseen) -> None:
@@ -195,6 +195,10 @@ def test_threads_may_search_one_index(scann_index, unseen) -> None:
         ({"engine": "scann", "distance_measure": "L1_DISTANCE"}, "engine"),
         ({"engine": ScannParameters(leaves=5000)}, "leaves"),
         ({"target_recall": 2}, "target_recall"),
+        ({"memory_budget": 0}, "memory_budget"),
+        ({"memory_budget": 1.5e9}, "memory_budget"),
+        ({"memory_budget": 1000}, "memory_budget"),
+        ({"memory_budget": 1 << 40, "engine": ScannParameters(leaves=40)}, "memory_budget"),
         ({"ids": ["a"]}, "ids"),
         ({"tuning_queries": np.ones((2, 3))}, "tuning_queries"),
         ({"tuning_queries": np.ones((0, 16))}, "tuning_queries"),

@@ -83,14 +83,14 @@ def test_unseen_queries_get_the_recall_they_ask_for(target, k, scann_index, unse
 
 def test_a_sample_of_base_vectors_does_not_count_itself_as_found(base) -> None:
     index = Index.build(base, seed=1)
-    assert index.manifest.tuning.tuned_on == "sample of base vectors (1000)"
+    assert index.manifest.tuning.tuned_on == "sample of base vectors (2000)"
     given = Index.build(base, tuning_queries=base[:1000])
     assert given.manifest.tuning.tuned_on == "given queries (1000)"
     trial = {
         own is None: _Trial(given._shard.engine, given._shard.exact, base[:1000], own, 10, True)
         for own in (None, np.arange(1000))
     }
-    itself_included, held_out = (trial[flag]._measure(1, 40, 1).recall.value for flag in (True, False))
+    itself_included, held_out = (trial[flag]._measure(1, 40, 1000).recall.value for flag in (True, False))
     assert held_out < itself_included
 
 

@@ -154,3 +154,47 @@ def test_a_short_write_of_scann_is_noticed(missing, tmp_path) -> None:
     path.write_bytes(path.read_bytes()[:-missing])
     with pytest.raises(ResourceExhausted, match="not written whole"):
         _check_complete(path)
+
+
+@pytest.mark.parametrize(
+    ("budget", "reordering"),
+    [(None, "FLOAT32"), (270_000, "FLOAT32"), (150_000, "BFLOAT16"), (90_000, "INT8")],
+)
+def test_a_budget_of_memory_chooses_the_finest_precision_that_fits(budget, reordering, base) -> None:
+    count, dimension = base.shape
+    chosen = ScannEngine.choose(count, dimension, DOT, budget)
+    assert chosen is not None
+    assert chosen.reordering == reordering
+    assert budget is None or chosen.memory(count, dimension) <= budget
+
+
+def test_the_budget_counts_what_the_engine_keeps(base, tmp_path) -> None:
+    for reordering in ("FLOAT32", "BFLOAT16", "INT8"):
+        engine = build(base, reordering=reordering)
+        folder = tmp_path / reordering / "engine"
+        folder.mkdir(parents=True)
+        engine.save(folder, folder.parent / "vectors.npy")
+        # On disk a byte holds one code, in memory two.
+        written = sum(
+            path.stat().st_size // (2 if path.name.startswith("hashed") else 1)
+            for path in folder.parent.rglob("*")
+            if path.suffix == ".npy" or path.name == "serialized_partitioner.pb"
+        )
+        assert written == pytest.approx(engine.parameters.memory(*base.shape), rel=0.1)
+
+
+def test_of_few_dimensions_each_has_a_code() -> None:
+    chosen = [ScannEngine.choose(5000, dimension, DOT) for dimension in (1, 32, 33, 4096)]
+    assert [parameters and parameters.dimensions_per_block for parameters in chosen] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 17, 384])
+@pytest.mark.parametrize("measure", [DOT, L2])
+def test_a_tree_over_the_fewest_datapoints_finds_nearly_all(dimension, measure) -> None:
+    vectors = np.random.default_rng(0).standard_normal((250, dimension)).astype(np.float32)
+    parameters = ScannEngine.choose(250, dimension, measure)
+    assert parameters is not None
+    engine = ScannEngine.build(vectors, measure, parameters, threads=1)
+    rows, _ = engine.search(vectors[:50], 10, QueryParameters(engine.leaves, 60))
+    truth, _ = ExactEngine.build(vectors, measure, ExactParameters(), threads=1).search(vectors[:50], 10)
+    assert recall(rows, truth) > 0.98
