@@ -1,0 +1,140 @@
+"""How the index's costs grow with its size: build beside raw ScaNN's, tuning, search, open, memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from time import perf_counter, process_time
+
+import numpy as np
+from scann.scann_ops.py import scann_ops_pybind
+
+from benchmarks.datasets import synthetic
+from earshot.index import Index, ScannParameters
+
+_OPEN = """
+import json, sys, time
+from pathlib import Path
+
+def resident():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return {l.split(":")[0]: int(l.split()[1]) / 1024 for l in lines if l.startswith("Rss")}
+
+from earshot.index import Index
+import numpy as np
+before = resident()
+times = {}
+for name, verify in (("open", False), ("verify", True)):
+    began = time.perf_counter()
+    index = Index.open(sys.argv[1], verify=verify)
+    times[name] = time.perf_counter() - began
+    if name == "open":
+        index.search(np.load(sys.argv[2]), 10).ids
+        after = resident()
+print(json.dumps({**times, "anonymous": after["RssAnon"] - before["RssAnon"],
+                  "mapped": after["RssFile"] - before["RssFile"]}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """One size. Seconds of the processor for builds, of the wall for opening; MiB."""
+
+    count: int
+    raw_build_s: float
+    build_s: float
+    tune_s: float
+    us_at_95: float
+    us_at_99: float
+    open_s: float
+    open_verified_s: float
+    anonymous_mib: float
+    mapped_mib: float
+    engine_must_take_mib: float
+    on_disk_mib: float
+
+    @staticmethod
+    def headings() -> list[str]:
+        """Of the table."""
+        return [
+            *("n", "raw build s", "build s", "build/raw", "tune s", "µs at 0.95", "µs at 0.99", "open s"),
+            *("verified s", "anonymous MiB", "mapped MiB", "engine must take", "on disk MiB"),
+        ]
+
+    def cells(self) -> list[str | float | int]:
+        """A row of the table."""
+        build = [self.raw_build_s, self.build_s, self.build_s / self.raw_build_s, self.tune_s]
+        memory = [self.anonymous_mib, self.mapped_mib, self.engine_must_take_mib, self.on_disk_mib]
+        search = [self.us_at_95, self.us_at_99, self.open_s, self.open_verified_s]
+        return [f"{self.count:,}", *build, *search, *memory]
+
+
+def growth(count: int) -> Growth:
+    """Measure the synthetic set of so many datapoints."""
+    data = synthetic(count)
+    threads = len(os.sched_getaffinity(0))
+    began = process_time()
+    spent: dict[str, float] = {}
+
+    def stage(name: str, done: int, total: int) -> None:
+        if done in (0, total):
+            spent[f"{name} {'began' if done == 0 else 'ended'}"] = process_time()
+
+    index = Index.build(data.base, threads=threads, progress=stage)
+    parameters = index._shard.engine.parameters
+    began = process_time()
+    raw_build(data.base, parameters, threads)
+    raw = process_time() - began
+    us = []
+    for target in (0.95, 0.99):
+        best = np.inf
+        for _ in range(5):
+            began = process_time()
+            index.search(data.queries, 10, target_recall=target)
+            best = min(best, (process_time() - began) / len(data.queries) * 1e6)
+        us.append(best)
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = index.save(Path(folder) / "index")
+        np.save(Path(folder) / "queries.npy", data.queries)
+        del index
+        command = [sys.executable, "-c", _OPEN, f"{folder}/index", f"{folder}/queries.npy"]
+        opened = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return Growth(
+        count,
+        raw,
+        spent["build ended"] - spent["build began"],
+        spent.get("tune ended", nan) - spent.get("tune began", nan),
+        *us,
+        opened["open"],
+        opened["verify"],
+        opened["anonymous"],
+        opened["mapped"],
+        parameters.memory(count, data.base.shape[1]) / 2**20,
+        manifest.bytes / 2**20,
+    )
+
+
+def raw_build(vectors: np.ndarray, parameters: ScannParameters, threads: int) -> float:
+    """Build with ScaNN's own builder and the same parameters, as its documentation shows; wall seconds."""
+    began = perf_counter()
+    builder = scann_ops_pybind.builder(vectors, 10, "dot_product")
+    builder = builder.tree(
+        num_leaves=parameters.leaves,
+        num_leaves_to_search=max(1, parameters.leaves // 20),
+        training_sample_size=parameters.training_sample_size,
+        min_partition_size=parameters.min_partition_size,
+        training_iterations=parameters.training_iterations,
+    )
+    builder = builder.score_ah(
+        parameters.dimensions_per_block,
+        anisotropic_quantization_threshold=parameters.anisotropic_threshold,
+        training_sample_size=parameters.training_sample_size,
+    )
+    builder.reorder(100).set_n_training_threads(threads).build()
+    return perf_counter() - began
