@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 
-for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # read when the libraries are imported
-    os.environ.setdefault(variable, "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when the libraries are imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
 import csv
 import json
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter, process_time
@@ -31,22 +32,23 @@ from benchmarks.datasets import Dataset, Floats, Rows, data_folder, real, recall
 from benchmarks.growth import Growth, growth
 from benchmarks.peers import PEERS
 from earshot.index import Index, ScannParameters
+from earshot.index.engines import ScannEngine
 
 K, BATCH = 10, 256
 TARGETS = (0.9, 0.95, 0.99)
 ROUNDS = 5
 SETTINGS = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-PEERS_UP_TO = 250_000
+FEW_SETTINGS = (16, 32, 64, 128)
 SLOWEST_US = 2000
 
-GRID_BUILDS = {
+GRID_BUILDS: dict[str, dict[str, Any]] = {
     "√n leaves": {},
     "2√n leaves": {"leaves": 2.0},
     "4√n leaves": {"leaves": 4.0},
     "4 dimensions a code": {"dimensions_per_block": 4},
     "SOAR": {"soar_lambda": 1.5},
 }
-GRID_LEAVES = (0.01, 0.03, 0.06, 0.12, 0.3)  # share of all
+GRID_LEAVES = (0.01, 0.03, 0.08, 0.2, 0.6)  # share of all
 GRID_CANDIDATES = (20, 40, 80, 160)
 
 
@@ -141,7 +143,7 @@ def our_points(data: Dataset, index: Index, truth: Rows) -> list[Point]:
     return points
 
 
-def peer_points(data: Dataset, truth: Rows, console: Console) -> list[Point]:
+def peer_points(data: Dataset, truth: Rows, settings: Iterable[int], console: Console) -> list[Point]:
     """Every peer at settings from coarse to nearly exact."""
     points: list[Point] = []
     for name, build in PEERS.items():
@@ -151,7 +153,7 @@ def peer_points(data: Dataset, truth: Rows, console: Console) -> list[Point]:
             except ImportError as error:
                 console.print(f"{name} is left out: {error}")
                 continue
-            for setting in SETTINGS:
+            for setting in settings:
 
                 def ask(search: Any = search, setting: int = setting) -> Rows:
                     return in_batches(lambda block: search(block, K, setting), data.queries)
@@ -185,12 +187,22 @@ def overhead(data: Dataset, index: Index, batches: Iterable[int] = (1, 64, 256))
             "rows": lambda block: index.search(block, K),
             "ids": lambda block: index.search(block, K).ids,
         }
-        actions: dict[str, Action] = {
-            name: lambda way=way, blocks=blocks: [way(block) for block in blocks] for name, way in ways.items()
-        }
-        best = fastest(actions, batch * len(blocks), 5 * ROUNDS)
+        best = fastest(
+            {name: partial(_each, way, blocks) for name, way in ways.items()},
+            batch * len(blocks),
+            5 * ROUNDS,
+        )
         results.append(Overhead(data.name, batch, best["raw"], best["rows"], best["ids"]))
     return results
+
+
+def _each(way: Callable[[Floats], Any], blocks: list[Floats]) -> None:
+    for block in blocks:
+        way(block)
+
+
+def _asked(index: Index, data: Dataset, target: float) -> Rows:
+    return in_batches(lambda block: index.search(block, K, target_recall=target).rows, data.queries)
 
 
 def beside_grid(data: Dataset, index: Index, truth: Rows, quick: bool) -> list[Tuned]:
@@ -207,12 +219,7 @@ def beside_grid(data: Dataset, index: Index, truth: Rows, quick: bool) -> list[T
         leaves = searcher.leaves
         for visited in sorted({max(1, round(share * leaves)) for share in shares}):
             for candidates in counts.tolist():
-
-                def ask(searcher: Any = searcher, visited: int = visited, candidates: int = candidates) -> Rows:
-                    return in_batches(
-                        lambda block: searcher.raw(block, K, candidates, visited)[0], data.queries
-                    ).astype(np.int64)
-
+                ask = partial(_hand_asked, searcher, data, candidates, visited)
                 recall = recall_of(ask(), truth)
                 us = fastest({"": ask}, len(data.queries), 2)[""]
                 point = Point(data.name, "grid", f"{name}, {visited}/{candidates}", recall, us)
@@ -220,12 +227,7 @@ def beside_grid(data: Dataset, index: Index, truth: Rows, quick: bool) -> list[T
     results = []
     for target in TARGETS[1:]:
         holding = sorted((pair for pair in seen if pair[0].recall >= target), key=lambda pair: pair[0].us)[:3]
-
-        def ours(target: float = target) -> Rows:
-            return in_batches(
-                lambda block: index.search(block, K, target_recall=target).rows, data.queries
-            )
-
+        ours = partial(_asked, index, data, target)
         recall = recall_of(ours(), truth)
         actions: dict[str, Action] = {"ours": ours, **{pair[0].setting: pair[1] for pair in holding}}
         best = fastest(actions, len(data.queries))
@@ -243,11 +245,12 @@ class _HandMade:
     leaves: int
 
 
+def _hand_asked(searcher: _HandMade, data: Dataset, candidates: int, visited: int) -> Rows:
+    found = in_batches(lambda block: searcher.raw(block, K, candidates, visited)[0], data.queries)
+    return found.astype(np.int64)
+
+
 def _hand_made(data: Dataset, index: Index, changes: dict[str, Any]) -> _HandMade | None:
-    from dataclasses import replace
-
-    from earshot.index.engines import ScannEngine
-
     engine: Any = index._shard.engine
     if not changes:
         return _HandMade(engine._searcher.search_batched, engine.leaves)
@@ -272,10 +275,7 @@ def elsewhere(data: Dataset, truth: Rows) -> list[Elsewhere]:
     results = []
     for target in TARGETS:
         actions: dict[str, Action] = {
-            name: lambda index=index, target=target: in_batches(
-                lambda block: index.search(block, K, target_recall=target).rows, data.queries
-            )
-            for name, index in (("blind", blind), ("tuned", tuned))
+            name: partial(_asked, index, data, target) for name, index in (("blind", blind), ("tuned", tuned))
         }
         recalls = {name: recall_of(action(), truth) for name, action in actions.items()}
         best = fastest(actions, len(data.queries))
@@ -291,9 +291,10 @@ def elsewhere(data: Dataset, truth: Rows) -> list[Elsewhere]:
 
 def sets(folder: Path, quick: bool) -> list[Dataset]:
     """The data sets to run, as far as they are there."""
-    names = ("sift10k",) if quick else ("sift10k", "glove_twitter25_12k", "lsa128_podcast100k")
-    found = [data for name in names if (data := real(name, folder))]
-    return [*found, synthetic(10_000 if quick else 200_000)]
+    if quick:
+        return [real("sift10k", folder) or synthetic(10_000)]
+    names = ("sift10k", "glove_twitter25_12k", "lsa128_podcast100k")
+    return [*(data for name in names if (data := real(name, folder))), synthetic(200_000)]
 
 
 def main() -> None:
@@ -301,7 +302,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sets, few peers: under a minute")
     parser.add_argument("--json", type=Path, help="write the rows here too")
-    parser.add_argument("--out", type=Path, default=Path("."), help="where engine.csv and engine.svg go")
+    parser.add_argument("--out", type=Path, default=Path(), help="where engine.csv and engine.svg go")
     parser.add_argument("--data", type=Path, default=data_folder(), help="the folder of real data")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--no-growth", action="store_true", help="leave out 100 k to 1 M datapoints")
@@ -316,14 +317,14 @@ def main() -> None:
         rows["overhead"] += overhead(data, index)
         with console.status(f"{data.name}: 100 configurations made by hand"):
             rows["tuned"] += beside_grid(data, index, truth, options.quick)
-        if not options.no_peers and len(data.base) <= PEERS_UP_TO and not (options.quick and rows["growth"]):
-            rows["points"] += peer_points(data, truth, console)
+        if not options.no_peers:
+            rows["points"] += peer_points(data, truth, FEW_SETTINGS if options.quick else SETTINGS, console)
     text = None if options.quick else real("lsa128_podcast100k_text", options.data)
     if text is not None:
         exact = Index.build(text.base, engine="exact")
         rows["elsewhere"] = elsewhere(text, exact.search(text.queries, K).rows)
     if not options.no_growth:
-        counts = (5_000, 10_000) if options.quick else (100_000, 200_000, 1_000_000)
+        counts = (10_000,) if options.quick else (100_000, 200_000, 1_000_000)
         with console.status("how cost grows"):
             rows["growth"] = [growth(count) for count in counts]
     report(rows, console, options.out)
@@ -349,9 +350,11 @@ def report(rows: dict[str, list[Any]], console: Console, out: Path) -> None:
         "over raw ScaNN, same parameters: µs a query",
         ["data", "batch", "raw", "rows", "with ids", "raw/rows", "raw/ids", "rows − raw", "ids − raw"],
         [
-            [row.data, row.batch, row.raw_us, row.rows_us, row.ids_us]
-            + [row.raw_us / row.rows_us, row.raw_us / row.ids_us]
-            + [row.rows_us - row.raw_us, row.ids_us - row.raw_us]
+            [
+                *(row.data, row.batch, row.raw_us, row.rows_us, row.ids_us),
+                *(row.raw_us / row.rows_us, row.raw_us / row.ids_us),
+                *(row.rows_us - row.raw_us, row.ids_us - row.raw_us),
+            ]
             for row in rows["overhead"]
         ],
     )

@@ -55,7 +55,7 @@ def faiss_ivf_pq(vectors: Floats, measure: str, folder: Path, threads: int) -> S
 
     def search(queries: Floats, k: int, setting: int) -> Rows:
         probing = faiss.SearchParametersIVF(nprobe=setting)
-        refining = faiss.IndexRefineSearchParameters(k_factor=8, base_index_params=probing)
+        refining: Any = faiss.IndexRefineSearchParameters(k_factor=8, base_index_params=probing)
         return index.search(queries, k, params=refining)[1]
 
     return search

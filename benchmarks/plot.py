@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log10
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,4 @@ def plot(points: Sequence[Any], path: Path) -> None:
 
 def _stretched(recall: float) -> float:
     """−log₁₀ of what is missing."""
-    from math import log10
-
     return -log10(max(1 - recall, 5e-4))

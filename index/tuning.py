@@ -25,7 +25,7 @@ _Z = 1.96  # two-sided 95 %
 _FEWER = 300  # queries where k is large: each brings more neighbors to count
 _SCREENING = 8  # one query in so many screens the grid; all of them measure what is left of it
 _SCREENED_BY_AT_LEAST = 64
-_SLACK = 0.85  # a screened point is dropped when one that finds as much costs less than this share
+_SURVIVORS = 40  # of the screening: so many points are measured by all
 _BLOCKS = 4  # of no fewer queries than follow
 _A_BLOCK_AT_LEAST = 16
 _ENOUGH = 0.999
@@ -109,11 +109,10 @@ def count_hits(
         true_distances: Its distances, best first, [q, k].
     """
     are_true = (rows[:, :, np.newaxis] == true_rows[:, np.newaxis]).any(axis=2)
-    for i in np.flatnonzero(~are_true.all(axis=1)):
-        others = np.flatnonzero(~are_true[i] & (rows[i] >= 0))
-        distances = exact.distances(queries[i], rows[i, others])
-        worst = true_distances[i, -1]
-        are_true[i, others] = distances >= worst if higher_is_closer else distances <= worst
+    which, place = np.nonzero(~are_true & (rows >= 0))
+    distances = exact.distances(queries[which], rows[which, place])
+    worst = true_distances[which, -1]
+    are_true[which, place] = distances >= worst if higher_is_closer else distances <= worst
     return np.asarray(np.count_nonzero(are_true, axis=1))
 
 
@@ -218,7 +217,7 @@ class _Trial:
                 before = candidates
                 if not self._engine.rescores:
                     break
-        survivors = _worth_measuring([point for point in points.values() if point.leaves])
+        survivors = _survivors([point for point in points.values() if point.leaves])
         found = [self._measure(point.leaves, point.candidates, len(self._queries)) for point in survivors]
         return _pareto([points[0, 0], *found])
 
@@ -295,15 +294,14 @@ def _steps(leaves: int, per_doubling: int) -> list[int]:
     return sorted({min(leaves, round(2 ** (step / per_doubling))) for step in range(last + 1)})
 
 
-def _worth_measuring(points: list[OperatingPoint]) -> list[OperatingPoint]:
-    """Those on the front, or so near it that few queries cannot tell."""
-    return [
-        point
-        for point in points
-        if not any(
-            other.recall.value >= point.recall.value and other.cost < _SLACK * point.cost for other in points
-        )
-    ]
+def _survivors(points: list[OperatingPoint]) -> list[OperatingPoint]:
+    """Those nearest the front: that cost least more than the cheapest which finds as much."""
+
+    def regret(point: OperatingPoint) -> float:
+        rivals = (other.cost for other in points if other.recall.value >= point.recall.value)
+        return point.cost / min(rivals)
+
+    return sorted(points, key=regret)[:_SURVIVORS]
 
 
 def _pareto(points: Iterable[OperatingPoint]) -> list[OperatingPoint]:

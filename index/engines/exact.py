@@ -100,16 +100,17 @@ class ExactEngine:
                 distances[start + offset, : len(nearest)] = values
         return rows, distances
 
-    def distances(self, query: Floats, rows: Rows) -> Floats:
-        """Of one query [dimension] to each of `rows` [m], float32 [m].
+    def distances(self, queries: Floats, rows: Rows) -> Floats:
+        """Of one query [dimension], or of a query for each row [m, dimension], to `rows` [m]; float32 [m].
 
         Summed row by row in float64, so that copies of a vector get one and the same value.
         """
         result = np.empty(len(rows), np.float32)
-        wide = query.astype(np.float64)
-        step = max(1, _GATHER_BYTES // (8 * len(query)))
+        step = max(1, _GATHER_BYTES // (8 * queries.shape[-1]))
         for start in range(0, len(rows), step):
             vectors = self._vectors[rows[start : start + step]].astype(np.float64)
+            asked = queries if queries.ndim == 1 else queries[start : start + step]
+            wide = asked.astype(np.float64)
             match self._measure:
                 case DistanceMeasure.DOT_PRODUCT_DISTANCE:
                     vectors *= wide
