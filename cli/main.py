@@ -14,7 +14,21 @@ import typer
 
 from earshot.errors import EarshotError
 
-from . import demo, diff, indexes, prune, rebuild, rollback, search, serve, verify, versions
+from . import (
+    build,
+    demo,
+    diff,
+    explain,
+    indexes,
+    prune,
+    rebuild,
+    rollback,
+    search,
+    serve,
+    tune,
+    verify,
+    versions,
+)
 from .output import console, exit_code, print_error
 
 __all__ = ["app", "run"]
@@ -37,7 +51,21 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-for module in (rebuild, serve, search, indexes, versions, verify, diff, rollback, prune, demo):
+for module in (
+    rebuild,
+    build,
+    serve,
+    search,
+    explain,
+    indexes,
+    versions,
+    tune,
+    verify,
+    diff,
+    rollback,
+    prune,
+    demo,
+):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
 

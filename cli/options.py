@@ -11,7 +11,17 @@ if TYPE_CHECKING:
     from earshot.client import Client
     from earshot.index import Store
 
-__all__ = ["CacheDir", "DataDir", "IndexName", "Json", "Server", "Version", "client_of", "store_of"]
+__all__ = [
+    "CacheDir",
+    "DataDir",
+    "IndexName",
+    "Json",
+    "Server",
+    "TuningQueries",
+    "Version",
+    "client_of",
+    "store_of",
+]
 
 IndexName = Annotated[
     str, typer.Argument(metavar="INDEX", help="Name of the index, such as podcasts.", show_default=False)
@@ -32,6 +42,14 @@ CacheDir = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+TuningQueries = Annotated[
+    Path | None,
+    typer.Option(
+        help="Real queries to measure with: a query a line, JSON lines with the key text, or a file of "
+        "vectors.",
+        show_default=False,
+    ),
+]
 Version = Annotated[
     str | None, typer.Argument(metavar="[VERSION]", help="Such as v000007.", show_default=False)
 ]

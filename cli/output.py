@@ -16,14 +16,17 @@ from earshot.errors import EarshotError, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from earshot.client import SearchResults
+    from earshot.index import Part, Recall
 
 __all__ = [
     "console",
     "exit_code",
+    "parts_table",
     "plain_table",
     "print_error",
     "print_json",
     "progress_bars",
+    "recall_text",
     "results_table",
 ]
 
@@ -62,6 +65,19 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Tab
     for row in rows:
         table.add_row(*(escape(_shown(value)) for value in row))
     return table
+
+
+def recall_text(recall: Recall) -> str:
+    """A measured recall with its 95 % interval."""
+    return f"{recall.value:.4f} [{recall.low:.4f}, {recall.high:.4f}]"
+
+
+def parts_table(parts: Sequence[Part]) -> Table:
+    """Bytes on disk by part, and what they come to a vector."""
+    rows = [(part.name, f"{part.bytes / 1e6:.2f}", f"{part.bytes_a_vector:.1f}") for part in parts]
+    total = sum(part.bytes for part in parts), sum(part.bytes_a_vector for part in parts)
+    rows.append(("all", f"{total[0] / 1e6:.2f}", f"{total[1]:.1f}"))
+    return plain_table(("part", "MB", "bytes a vector"), rows)
 
 
 def results_table(found: SearchResults) -> Group:

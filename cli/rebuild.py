@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import CacheDir, DataDir, IndexName, Json
+from .options import CacheDir, DataDir, IndexName, Json, TuningQueries
 from .output import console, print_json, progress_bars
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def rebuild(
     ] = 0.99,
     keep: Annotated[int, typer.Option(min=1, help="Versions to keep for rollback.")] = 3,
     force: Annotated[bool, typer.Option("--force", help="Build although nothing has changed.")] = False,
+    tuning_queries: TuningQueries = None,
     json: Json = False,
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
@@ -73,6 +74,7 @@ def rebuild(
         target_recall=target_recall,
         keep=keep,
         force=force,
+        tuning_queries=tuning_queries,
     )
     with progress_bars() as progress:
         report = run_job(request, data_dir=settings.data_dir, cache_dir=settings.cache_dir, progress=progress)
@@ -89,7 +91,7 @@ def print_report(report: RebuildReport) -> None:
             f"published [bold]{report.index} {report.version}[/]: {report.documents} documents, "
             f"{report.datapoints} datapoints ({report.embedded} embedded now), "
             f"recall {report.recall:.4f} [{report.recall_low:.4f}, {report.recall_high:.4f}] "
-            f"on {report.engine}, {sum(report.seconds.values()):.1f} s",
+            f"on {report.engine}, {sum(report.seconds.values()):.1f} s\ntuned on {report.tuned_on}",
             highlight=False,
         )
     else:

@@ -10,7 +10,7 @@ from .manifest import Manifest
 from .planner import MAX_NEIGHBORS
 from .result import Datapoint, SearchResult
 from .sizes import Part, sizes
-from .sources import VectorSource, open_vectors
+from .sources import VECTOR_FORMATS, VectorSource, open_vectors
 from .store import Store, Verification, VersionInfo
 from .tuning import OperatingPoint, Progress, Recall, Tuning
 from .vectors import MAX_DIMENSIONS
@@ -18,6 +18,7 @@ from .vectors import MAX_DIMENSIONS
 __all__ = [
     "MAX_DIMENSIONS",
     "MAX_NEIGHBORS",
+    "VECTOR_FORMATS",
     "Change",
     "Datapoint",
     "DistanceMeasure",

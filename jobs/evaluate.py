@@ -13,9 +13,9 @@ import numpy as np
 
 from earshot.embedding import Embedder, EmbeddingCache, Vectors, embed_cached
 from earshot.errors import FailedPrecondition
-from earshot.index import Index, Recall
+from earshot.index import Index, Manifest, Recall
 
-__all__ = ["Questions", "evaluate", "held_out_questions"]
+__all__ = ["MAX_QUESTIONS", "Questions", "evaluate", "held_out_questions", "questions_of", "tuned_on"]
 
 MAX_QUESTIONS = 1000
 MIN_QUESTIONS = 40
@@ -24,10 +24,20 @@ EVALUATED_AT = 10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Questions:
-    """Vectors of questions, float32 [q, d] each, no text in both."""
+    """Vectors of questions, float32 [q, d] each, none in both; too few of them are for tuning alone."""
 
+    name: str
     tuning: Vectors
-    evaluation: Vectors
+    evaluation: Vectors | None
+
+
+def questions_of(vectors: Vectors, name: str) -> Questions:
+    """A half to tune with and one to evaluate, always the same; `name` says what they are."""
+    vectors = vectors[np.random.default_rng(0).permutation(len(vectors))[:MAX_QUESTIONS]]
+    if len(vectors) < MIN_QUESTIONS:
+        return Questions(name, vectors, None)
+    half = len(vectors) // 2
+    return Questions(name, vectors[:half], vectors[half:])
 
 
 def held_out_questions(titles: Sequence[str], embedder: Embedder, cache: EmbeddingCache) -> Questions | None:
@@ -37,8 +47,13 @@ def held_out_questions(titles: Sequence[str], embedder: Embedder, cache: Embeddi
         return None
     order = np.random.default_rng(0).permutation(len(distinct))[:MAX_QUESTIONS]
     vectors = embed_cached(embedder, [distinct[position] for position in order], cache)
-    half = len(vectors) // 2
-    return Questions(vectors[:half], vectors[half:])
+    return questions_of(vectors, "titles of its documents")
+
+
+def tuned_on(manifest: Manifest) -> str:
+    """What the operating points of a version were measured with, in words."""
+    queries = manifest.source.get("tuning_queries")
+    return f"{manifest.tuning.tuned_on}: {queries}" if queries else manifest.tuning.tuned_on
 
 
 def evaluate(index: Index, questions: Questions | None, *, target_recall: float) -> Recall:
@@ -49,7 +64,7 @@ def evaluate(index: Index, questions: Questions | None, *, target_recall: float)
     """
     measured = (
         index.manifest.tuning.chosen.recall
-        if questions is None
+        if questions is None or questions.evaluation is None
         else index.measure_recall(questions.evaluation, k=min(EVALUATED_AT, len(index)))
     )
     if measured.high < target_recall:

@@ -7,10 +7,9 @@ does nothing, because the current version's fingerprint says that it would come 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,10 @@ from earshot.index import Index, Manifest, Recall, Store
 
 from .bad_records import BadLimit, BadRecords
 from .datapoints import Row, rows_of
-from .evaluate import Questions, evaluate, held_out_questions
+from .evaluate import Questions, evaluate, held_out_questions, tuned_on
+from .queries import given_questions
 from .sources import FieldMapping, read_documents
+from .steps import existing, timed
 
 __all__ = ["STEPS", "BadLimit", "Progress", "RebuildReport", "RebuildRequest", "rebuild"]
 
@@ -39,7 +40,11 @@ CONFIG = {"per_crowding_attribute_neighbor_count": 1}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuildRequest:
-    """What to build. `force` builds although nothing changed; `keep` old versions stay for rollback."""
+    """What to build.
+
+    `force` builds although nothing changed; `keep` old versions stay for rollback; `tuning_queries` is a
+    file of real queries, in place of the documents' titles.
+    """
 
     index: str
     sources: Sequence[str | Path]
@@ -49,6 +54,7 @@ class RebuildRequest:
     target_recall: float = 0.99
     keep: int = 3
     force: bool = False
+    tuning_queries: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +73,7 @@ class RebuildReport:
     recall: float
     recall_low: float
     recall_high: float
+    tuned_on: str
     engine: str
     bad_records: int
     warnings: int
@@ -86,24 +93,28 @@ def rebuild(
     """
     store = Store(data_dir, cache_dir=cache_dir)
     seconds: dict[str, float] = {}
-    with _existing(store, request.index), store.writer_lock(request.index):
-        with _timed(seconds, "read"):
+    with existing(store, request.index), store.writer_lock(request.index):
+        with timed(seconds, "read"):
             read = _read(request, progress)
         embedder = load_embedder(cache_dir=cache_dir)
         fingerprint = _fingerprint(read.rows, embedder, request)
         current = None if request.force else _current_manifest(store, request.index)
         if current is not None and current.source.get("fingerprint") == fingerprint:
             return _report(request, current, read, seconds, embedded=0, published=False)
-        with _timed(seconds, "embed"), EmbeddingCache(cache_dir / "embeddings.sqlite") as cache:
+        with timed(seconds, "embed"), EmbeddingCache(cache_dir / "embeddings.sqlite") as cache:
             vectors, embedded = _embed(read.rows, embedder, cache, progress)
-            questions = held_out_questions(read.titles, embedder, cache)
-        with _timed(seconds, "build"):
+            questions = (
+                held_out_questions(read.titles, embedder, cache)
+                if request.tuning_queries is None
+                else given_questions(request.tuning_queries, partial(embed_cached, embedder, cache=cache))
+            )
+        with timed(seconds, "build"):
             index = _build(request, read.rows, vectors, questions, progress)
-        with _timed(seconds, "evaluate"):
+        with timed(seconds, "evaluate"):
             progress("evaluate", 0, 1)
             recall = evaluate(index, questions, target_recall=request.target_recall)
             progress("evaluate", 1, 1)
-        with _timed(seconds, "publish"):
+        with timed(seconds, "publish"):
             progress("publish", 0, 1)
             version = store.publish(
                 request.index,
@@ -111,7 +122,7 @@ def rebuild(
                 manifest_extra={
                     "config": CONFIG,
                     "model": {"name": embedder.model_id, "precision": "int8", "digest": embedder.digest},
-                    "source": _source(request, read, fingerprint, recall),
+                    "source": _source(request, read, fingerprint, recall, questions),
                 },
             )
             store.prune(request.index, keep=request.keep)
@@ -152,6 +163,8 @@ def _read(request: RebuildRequest, progress: Progress) -> _Read:
 def _fingerprint(rows: Sequence[Row], embedder: Embedder, request: RebuildRequest) -> str:
     """What decides the version: recipe, model, target and every datapoint, in order."""
     digest = hashlib.sha256(msgspec.json.encode([RECIPE, embedder.digest, request.target_recall]))
+    if request.tuning_queries is not None and request.tuning_queries.is_file():
+        digest.update(request.tuning_queries.read_bytes())
     for row in rows:
         digest.update(msgspec.json.encode([row.id, row.text, row.crowding_tag, row.metadata]))
     return digest.hexdigest()
@@ -199,7 +212,9 @@ def _build(
     )
 
 
-def _source(request: RebuildRequest, read: _Read, fingerprint: str, recall: Recall) -> dict[str, Any]:
+def _source(
+    request: RebuildRequest, read: _Read, fingerprint: str, recall: Recall, questions: Questions | None
+) -> dict[str, Any]:
     return {
         "fingerprint": fingerprint,
         "sources": [str(source) for source in request.sources],
@@ -207,6 +222,7 @@ def _source(request: RebuildRequest, read: _Read, fingerprint: str, recall: Reca
         "documents": read.documents,
         "bad_records": read.bad.skipped,
         "evaluation": msgspec.to_builtins(recall),
+        "tuning_queries": questions.name if questions else "",
     }
 
 
@@ -215,20 +231,6 @@ def _current_manifest(store: Store, name: str) -> Manifest | None:
         return store.manifest(name)
     except (FailedPrecondition, DataLoss):  # nothing published yet, or nothing that could be served
         return None
-
-
-@contextmanager
-def _existing(store: Store, name: str) -> Iterator[None]:
-    """The index is there, made now if need be, and not left behind empty by a job that failed."""
-    if name in store.indexes():
-        yield
-        return
-    store.create(name)
-    try:
-        yield
-    except BaseException:
-        store.delete(name)
-        raise
 
 
 def _report(
@@ -251,12 +253,13 @@ def _report(
         recall=recall["value"],
         recall_low=recall["low"],
         recall_high=recall["high"],
+        tuned_on=tuned_on(manifest),
         engine=manifest.engine.name,
         bad_records=read.bad.skipped,
         warnings=read.bad.warnings,
         first_bad_records=[str(record) for record in read.bad.kept],
         sample_titles=_spread(read.titles, 3),
-        seconds={step: round(value, 3) for step, value in seconds.items()},
+        seconds=seconds,
     )
 
 
@@ -264,12 +267,3 @@ def _spread(titles: Sequence[str], count: int) -> list[str]:
     """At most `count` titles that are not empty, from beginning to end."""
     named = [title for title in titles if title]
     return [named[len(named) * part // count] for part in range(min(count, len(named)))]
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[step] = time.perf_counter() - began

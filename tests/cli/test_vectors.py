@@ -1,0 +1,81 @@
+"""Build, explain and tune an index of vectors from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.servers import earshot, earshot_json
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vectors")
+    vectors = np.random.default_rng(0).standard_normal((2000, 16)).astype(np.float32)
+    np.save(folder / "vectors.npy", vectors)
+    np.save(folder / "queries.npy", vectors[:100] + 0.1)
+    done = earshot(folder / "data", "build", "mine", "--vectors", str(folder / "vectors.npy"), "--unit-norm")
+    assert done.returncode == 0, done.stderr
+    assert "published mine v000001: 2000 × 16, DOT_PRODUCT_DISTANCE, recall" in done.stdout
+    assert "tuned on sample of base vectors" in done.stdout
+    assert "bytes a vector" in done.stdout
+    return folder
+
+
+def test_explain_tells_what_an_index_is_made_of(folder: Path) -> None:
+    shown = earshot(folder / "data", "explain", "mine")
+    assert shown.returncode == 0, shown.stderr
+    for words in ("mine v000001: 2000 × 16", "recall 0.95 by default", "candidates", "vectors", "all"):
+        assert words in shown.stdout
+    told = earshot_json(folder / "data", "explain", "mine")
+    assert {"tuning", "engine", "parts"} == told.keys()
+
+
+def test_explain_tells_what_a_query_did(folder: Path) -> None:
+    shown = earshot(folder / "data", "explain", "mine", "--id", "7", "-k", "5")
+    assert shown.returncode == 0, shown.stderr
+    for words in ("recall 0.95 asked for", "of the 5 true neighbors", "ms", "rest"):
+        assert words in shown.stdout
+    told = earshot_json(folder / "data", "explain", "mine", "--id", "7", "--target-recall", "1")
+    assert told["neighbors"][0]["id"] == "7"
+    assert told["found"] == told["true"] == 10
+    assert [step["name"] for step in told["steps"]] == ["exact", "rest"]
+
+
+def test_tune_publishes_what_it_measured(folder: Path) -> None:
+    done = earshot(folder / "data", "tune", "mine", "--queries", str(folder / "queries.npy"))
+    assert done.returncode == 0, done.stderr
+    assert "tuned on given queries (50): queries.npy" in done.stdout
+    assert "operating point" in done.stdout
+    told = earshot_json(
+        folder / "data", "tune", "mine", "--queries", str(folder / "queries.npy"), "--target-recall", "0.5"
+    )
+    assert told["recall"]["low"] >= 0.5
+    assert earshot_json(folder / "data", "versions", "mine")[0]["current"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["explain", "mine", "a text"], 1, "knows no model"),
+        (["explain", "mine", "a text", "--id", "7"], 2, "one query"),
+        (["explain", "mine", "--id", "none"], 2, "'none'"),
+        (["explain", "mine", "--id", "7", "--where", "{"], 2, "not JSON"),
+        (["explain", "mine", "--id", "7", "--where", '{"a": "b"}'], 1, "without restricts"),
+        (["explain", "other"], 2, "there is no index 'other'"),
+        (["build", "new", "--vectors", "none.npy"], 2, "none.npy is not there"),
+        (["build", "new", "--vectors", "pyproject.toml"], 2, "no known format"),
+        (
+            ["tune", "mine", "--queries", "{folder}/queries.npy", "--target-recall", "7"],
+            2,
+            "target_recall is 7",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments: list[str], code: int, words: str, folder: Path) -> None:
+    done = earshot(folder / "data", *(argument.replace("{folder}", str(folder)) for argument in arguments))
+    assert done.returncode == code
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
