@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import CacheDir, DataDir, IndexName, Json, store_of
+from .options import CacheDir, DataDir, IndexName, Json, Where, store_of
 from .output import console, parts_table, plain_table, print_json, recall_text
+from .where import parse_where
 
 if TYPE_CHECKING:
     from earshot.index import Explanation, Index, Manifest
@@ -32,10 +33,7 @@ def explain(
         int | None,
         typer.Option(help="At most so many of a tag; 0 for any number (default: the index's).", min=0),
     ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(help="""A filter as JSON, such as '{"language": "de"}'.""", show_default=False),
-    ] = None,
+    where: Where = None,
     json: Json = False,
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
@@ -49,7 +47,7 @@ def explain(
     if query is None and datapoint_id is None:
         _tell_index(opened.manifest, json=json)
         return
-    options: dict[str, Any] = {"target_recall": target_recall, "where": _parsed(where)}
+    options: dict[str, Any] = {"target_recall": target_recall, "where": parse_where(where) if where else None}
     limit = opened.manifest.config.get("per_crowding_attribute_neighbor_count")
     options["crowding"] = limit if crowding is None else (crowding or None)
     vector = _vector(opened, query, datapoint_id, data_dir, cache_dir)
@@ -76,17 +74,6 @@ def _vector(index: Index, query: str | None, datapoint_id: str | None, data_dir:
         raise FailedPrecondition("the index was built from vectors and knows no model: ask with --id")
     settings = load_settings(data_dir=data_dir, cache_dir=cache_dir)
     return Embedders(settings.cache_dir).get(index.manifest.model).embed([str(query)])[0]
-
-
-def _parsed(where: str | None) -> Any:
-    import msgspec
-
-    from earshot.errors import InvalidArgument
-
-    try:
-        return None if where is None else msgspec.json.decode(where)
-    except msgspec.DecodeError as error:
-        raise InvalidArgument(f"where is {where!r}, which is not JSON: {error}", field="where") from error
 
 
 def _as_json(said: Explanation) -> dict[str, Any]:

@@ -19,6 +19,7 @@ __all__ = [
     "Server",
     "TuningQueries",
     "Version",
+    "Where",
     "client_of",
     "store_of",
 ]
@@ -57,6 +58,15 @@ Server = Annotated[
     str | None,
     typer.Option(
         help="Ask this server (127.0.0.1:8081 for gRPC, http://127.0.0.1:8080) and not the data folder.",
+        show_default=False,
+    ),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CONDITION",
+        help="Only what matches, such as language=de, 'year>=2020' or 'show!=\"Late Vowels\"'. "
+        "May be repeated: all must match, but of several tokens (language=de, language=fr) one.",
         show_default=False,
     ),
 ]

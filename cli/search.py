@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import CacheDir, DataDir, IndexName, Json, Server, client_of
+from .options import CacheDir, DataDir, IndexName, Json, Server, Where, client_of
 from .output import console, print_json, results_table
 from .where import parse_where
 
@@ -17,15 +17,7 @@ def search(
     index: IndexName,
     text: Annotated[str, typer.Argument(help="What to look for, in your own words.", show_default=False)],
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 5,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CONDITION",
-            help="Only what matches, such as language=de, 'year>=2020' or 'show!=\"Late Vowels\"'. "
-            "May be repeated: all must match, but of several tokens (language=de, language=fr) one.",
-            show_default=False,
-        ),
-    ] = None,
+    where: Where = None,
     server: Server = None,
     json: Json = False,
     data_dir: DataDir = None,
