@@ -19,7 +19,7 @@ import numpy as np
 from earshot.errors import NotFound
 from earshot.index import Index, Store
 
-EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
+EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link"}
 
 
 def die_at(step: int) -> None:
@@ -72,6 +72,10 @@ def main(operation: str, folder: Path) -> None:
     operations: dict[str, tuple[Any, set[str | None]]] = {
         "publish": (lambda store: store.publish("podcasts", small), {"v000002", "v000003"}),
         "publish-scann": (lambda store: store.publish("podcasts", large), {"v000002", "v000003"}),
+        "retune": (
+            lambda store: store.publish("podcasts", store.open("podcasts").tuned()),
+            {"v000002", "v000003"},
+        ),
         "rollback": (lambda store: store.rollback("podcasts"), {"v000001", "v000002"}),
         "prune": (lambda store: store.prune("podcasts", keep=1), {"v000002"}),
         "delete": (lambda store: store.delete("podcasts"), {"v000002", None}),

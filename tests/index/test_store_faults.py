@@ -147,6 +147,7 @@ def test_a_data_folder_that_cannot_be_made_is_explained(tmp_path, monkeypatch) -
     [
         "publish",
         pytest.param("publish-scann", marks=pytest.mark.slow),
+        "retune",
         "rollback",
         "prune",
         "delete",
@@ -164,12 +165,8 @@ def test_killed_at_any_step_the_index_opens_at_the_old_or_the_new(operation, tmp
     )
     assert run.returncode == 0, run.stdout + run.stderr
     kills = int(run.stdout)
-    assert (
-        kills
-        >= {"publish": 30, "publish-scann": 40, "rollback": 4, "prune": 10, "delete": 10, "create": 5}[
-            operation
-        ]
-    )
+    steps = {"publish": 30, "publish-scann": 40, "retune": 30, "rollback": 4, "prune": 10, "delete": 10}
+    assert kills >= steps.get(operation, 5)
 
 
 def assert_only_the_old_is_there(store: Store) -> None:
