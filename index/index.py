@@ -129,7 +129,7 @@ class Index:
         seconds = {"build": round(built - began, 3), "tune": round(tuned - built, 3)}
         filters = None
         if collected is not None:
-            report("filters", 0, 1)
+            report("filters", 0, 4)
             filters = Filters.build(
                 collected,
                 shard.vectors,
@@ -137,12 +137,12 @@ class Index:
                 shard.exact,
                 seen_measure,
                 queries=questions,
-                point=tuning.chosen,
                 seed=seed,
+                progress=report,
             )
             shard = replace(shard, filters=filters)
             seconds["filters"] = round(perf_counter() - tuned, 3)
-            report("filters", 1, 1)
+            report("filters", 4, 4)
         manifest = Manifest(
             count=count,
             dimension=dimension,
@@ -238,10 +238,10 @@ class Index:
         seconds = {**manifest.seconds, "tune": round(perf_counter() - began, 3)}
         entry = manifest.filters
         if shard.filters is not None and entry is not None:
-            report("filters", 0, 1)
-            shard = replace(shard, filters=shard.filters.tuned(questions, tuning.chosen, seed))
+            report("filters", 0, 4)
+            shard = replace(shard, filters=shard.filters.tuned(questions, seed, report))
             entry = msgspec.structs.replace(entry, tuning=shard.filters.tuning if shard.filters else None)
-            report("filters", 1, 1)
+            report("filters", 4, 4)
         manifest = msgspec.structs.replace(manifest, tuning=tuning, filters=entry, seconds=seconds)
         return type(self)(shard, manifest, self._origin)
 

@@ -8,51 +8,55 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
-from math import ceil
-from time import process_time
-from typing import TypeVar
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
 
 from ..distance import Floats
-from ..engines import Engine, ExactEngine, QueryParameters, Rows
-from ..tuning import OperatingPoint, Recall, recall_of
+from ..engines import Engine, ExactEngine, Rows
+from ..tuning import Recall, recall_of
+from .clock import one_thread, timed
 from .inverted import as_bitmap
 from .leaves import Work, search_leaves
 from .partition import Lift, Partition
 from .passing import Passing
-from .plan import CALIBRATED_AT, FilterTuning, LeafPoint, PostPoint
+from .plan import CALIBRATED_AT, FilterTuning, LeafPoint, ScanCost
+from .post import RANKS, measure
 from .scoring import scan
 
 QUERIES = 512
-_LEAF_SELECTIVITIES = (0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
-_POST_SELECTIVITIES = (0.9, 0.7, 0.5, 0.35, 0.25, 0.18)
-_MISSING = (10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.03)
-_WIDENINGS, _SCORED, _LEAVES = (1.3, 1.6, 2.2), (1.5, 2.5, 4.0), (1, 2, 4)
+_LEAF_QUERIES = 256
+_SELECTIVITIES = (0.3, 0.1, 0.03, 0.01)
+_MISSING = (4.0, 1.0, 0.4, 0.15, 0.05)
 _GATHER_BYTES = 256 << 20
 _BATCH = 256
-_REPEATS = 2
+_ALONE = 16
 _ANCHORS = 4
-_TRUTH_WIDTH = (
-    128  # at the least selectivity for post-filtering, 128 nearest hold 10 that pass, near certainly
-)
+_ENOUGH = 0.99
+_DEAREST = 1 / 8  # of scoring every row; what costs more than this is no use for post-filtering
 
-T = TypeVar("T")
+Step = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A filter, the queries that ask with it, and how many rows each found of what it should have."""
+    """A filter, the queries that ask with it, and the k-th best score of each."""
 
     passing: Passing
     queries: Floats
-    floor: Floats  # the k-th best score of each query
+    floor: Floats
+    k: int
+
+    @classmethod
+    def of(cls, passing: Passing, queries: Floats, k: int) -> _Trial:
+        found = [scan(batch, passing.gathered, k)[0] for batch in _batches(queries)]
+        return cls(passing, queries, np.concatenate(found).min(axis=1), k)
 
     def hits(self, scores: Floats) -> npt.NDArray[np.int64]:
+        """How many rows each query found of what it should have."""
         counted: npt.NDArray[np.int64] = (scores >= self.floor[:, np.newaxis]).sum(axis=1)
-        return np.minimum(counted, CALIBRATED_AT)
+        return np.minimum(counted, self.k)
 
 
 def calibrate(
@@ -63,8 +67,8 @@ def calibrate(
     lift: Lift,
     queries: Floats,
     own: Rows | None,
-    point: OperatingPoint,
     seed: int,
+    progress: Step,
 ) -> FilterTuning:
     """Measure all three ways.
 
@@ -76,160 +80,147 @@ def calibrate(
         lift: Theirs.
         queries: float32 [q, dimension].
         own: The row each query was drawn from, which no filter lets pass; None if they are queries of a user.
-        point: The engine's own operating point; post-filtering starts from its leaves.
         seed: Of the filters.
+        progress: Called with steps done and all steps.
     """
-    generator = np.random.default_rng(seed)
-    lifted = lift.queries(queries)
-    allowed = np.ones(len(vectors), bool)
-    if own is not None:
-        allowed[own] = False
-
-    def passing(mask: npt.NDArray[np.bool_]) -> Passing:
-        slots = np.flatnonzero((mask & allowed)[partition.row_of_slot]).astype(np.uint32)
-        return Passing(as_bitmap(slots), partition, vectors, lift)
-
-    def against(chosen: npt.NDArray[np.intp], among: Passing) -> _Trial:
-        asked = lifted[chosen]
-        floor = np.concatenate(
-            [scan(b, among.gathered, CALIBRATED_AT)[0].min(axis=1) for b in _batches(asked)]
-        )
-        return _Trial(among, asked, floor)
-
-    some = np.flatnonzero(generator.random(len(vectors)) < min(1.0, 8192 / len(vectors)))
-    gather_row, _ = _timed(lambda: lift.vectors(vectors[some]))
-    gathered = lift.vectors(vectors[some])
-    scan_row, _ = _timed(lambda: scan(lifted[:_BATCH], gathered, CALIBRATED_AT))
-    scan_row /= len(some) * len(lifted[:_BATCH])
-
-    leaf_points: list[LeafPoint] = []
-    slopes: list[float] = []
-    everyone = np.arange(len(queries))
-    for selectivity in _LEAF_SELECTIVITIES:
-        rows = selectivity * len(vectors)
-        if rows * vectors.shape[1] * 4 > _GATHER_BYTES:
-            continue
-        trial = against(everyone, passing(generator.random(len(vectors)) < selectivity))
-        tried = {missing: _try_leaves(partition, trial, missing) for missing in _MISSING}
-        if min(seconds for _, seconds, _ in tried.values()) > rows * scan_row:
-            break  # scanning is cheaper here and below, so recall here does not matter
-        (_, less, few), (_, more, many) = tried[_MISSING[0]], tried[_MISSING[-1]]
-        slopes.append((more - less) / max(1.0, many - few))
-        hits: dict[tuple[int, float], list[npt.NDArray[np.int64]]] = {}
-        for place, (chosen, mask) in enumerate(_correlated(vectors, lift, lifted, selectivity, generator)):
-            trial = against(chosen, passing(mask))
-            for missing in _MISSING:
-                counted = trial.hits(_leaves(partition, trial, missing, Work()))
-                hits.setdefault((place % 2, missing), []).append(counted)
-        for missing, (recall, seconds, _) in tried.items():
-            kinds = [recall_of(np.concatenate(hits[kind, missing]), CALIBRATED_AT) for kind in (0, 1)]
-            worst = min([recall, *kinds], key=lambda recall: recall.low)
-            leaf_points.append(LeafPoint(selectivity, missing, worst, seconds))
-    nearest, _ = exact.search(queries, min(len(vectors), _TRUTH_WIDTH))
-    masks = {s: (generator.random(len(vectors)) < s) & allowed for s in _POST_SELECTIVITIES}
-    return FilterTuning(
-        leaf_points,
-        [tried for s, mask in masks.items() for tried in _post(engine, queries, nearest, mask, s, point)],
-        scan_row,
-        max(scan_row, float(np.median(slopes)) if slopes else scan_row),
-        gather_row / len(some),
-    )
+    with one_thread():
+        world = _World(vectors, partition, lift, lift.queries(queries), own, np.random.default_rng(seed))
+        scanning = world.scanning()
+        progress(1, 4)
+        leaf_points, leaf_row = world.by_leaf(scanning)
+        progress(2, 4)
+        truth = _truth(exact, len(vectors), queries, own)
+        progress(3, 4)
+        post_points = measure(engine, queries, truth, _DEAREST * scanning.row * len(vectors))
+        progress(4, 4)
+        return FilterTuning(leaf_points, post_points, scanning, leaf_row)
 
 
-def _try_leaves(partition: Partition, trial: _Trial, missing: float) -> tuple[Recall, float, float]:
-    """Recall, seconds a query, and rows scored a query."""
+@dataclass(frozen=True, eq=False)
+class _World:
+    vectors: Floats
+    partition: Partition
+    lift: Lift
+    queries: Floats  # lifted
+    own: Rows | None
+    generator: np.random.Generator
+
+    def scanning(self) -> ScanCost:
+        """On a sample of the rows."""
+        count = len(self.vectors)
+        some = np.flatnonzero(self.generator.random(count) < min(1.0, 8192 / count))
+        gather, gathered = timed(lambda: self.lift.vectors(self.vectors[some]))
+        batch, few = self.queries[:_BATCH], self.queries[:_ALONE]
+        row, _ = timed(lambda: scan(batch, gathered, CALIBRATED_AT[0]))
+        alone, _ = timed(lambda: [scan(few[i : i + 1], gathered, CALIBRATED_AT[0]) for i in range(len(few))])
+        return ScanCost(row / len(some) / len(batch), alone / len(some) / len(few), gather / len(some))
+
+    def by_leaf(self, scanning: ScanCost) -> tuple[list[LeafPoint], float]:
+        """What search by leaf brings, and what a row costs that is found by it."""
+        points: list[LeafPoint] = []
+        leaf_row = scanning.row
+        for selectivity in _SELECTIVITIES:
+            rows = selectivity * len(self.vectors)
+            if rows * self.vectors.shape[1] * 4 > _GATHER_BYTES:
+                continue
+            anywhere = self._passing(self.generator.random(len(self.vectors)) < selectivity)
+            trial = _Trial.of(anywhere, self.queries[:_LEAF_QUERIES], CALIBRATED_AT[0])
+            ends = _MISSING[0], _MISSING[-1]
+            (less, few), (more, many) = (_cost(self.partition, trial, missing) for missing in ends)
+            if less > rows * scanning.row:
+                break  # scanning is cheaper here and below, so recall here does not matter
+            leaf_row = max(leaf_row, (more - less) / max(1.0, many - few))
+            against = [(self._passing(mask), chosen) for chosen, mask in self._correlated(selectivity)]
+            for k in (k for k in CALIBRATED_AT if 2 * k <= rows):
+                asked = self.queries[: max(1, _LEAF_QUERIES * CALIBRATED_AT[0] // k)]
+                trials = [_Trial.of(passing, self.queries[chosen], k) for passing, chosen in against]
+                kinds = [_Trial.of(anywhere, asked, k)], trials[::2], trials[1::2]
+                points += self._stopping(kinds, selectivity, scanning.row, leaf_row)
+        return points, leaf_row
+
+    def _stopping(
+        self, kinds: tuple[list[_Trial], ...], selectivity: float, scan_row: float, leaf_row: float
+    ) -> list[LeafPoint]:
+        """The stopping rules worth having, where filters of each kind are tried."""
+        points = []
+        (trial,) = kinds[0]
+        for missing in _MISSING:
+            cost, _ = _cost(self.partition, trial, missing)
+            if cost > len(trial.passing) * scan_row:
+                break
+            recalls = [_recall(self.partition, trials, missing, scan_row / leaf_row) for trials in kinds]
+            worst = min(recalls, key=lambda recall: recall.low)
+            alone = _alone(self.partition, trial, missing)
+            points.append(LeafPoint(trial.k, selectivity, missing, worst, cost, alone))
+            if worst.low > _ENOUGH:
+                break
+        return points
+
+    def _passing(self, mask: npt.NDArray[np.bool_]) -> Passing:
+        if self.own is not None:
+            mask[self.own] = False
+        slots = np.flatnonzero(mask[self.partition.row_of_slot]).astype(np.uint32)
+        return Passing(as_bitmap(slots), self.partition, self.vectors, self.lift)
+
+    def _correlated(self, selectivity: float) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]]:
+        """Some queries that lie together, and what is farthest from them, or nearest to them."""
+        count, queries = len(self.vectors), self.queries
+        rows = max(1, int(selectivity * count))
+        for anchor in queries[
+            self.generator.choice(len(queries), min(_ANCHORS, len(queries)), replace=False)
+        ]:
+            together = np.argsort(-(queries @ anchor), kind="stable")[
+                : max(1, len(queries) // (4 * _ANCHORS))
+            ]
+            blocks = _batches(self.vectors, 16_384)
+            nearness = np.concatenate([self.lift.vectors(block) @ anchor for block in blocks])
+            order = np.argpartition(nearness, (rows, count - rows))
+            for chosen in (order[:rows], order[count - rows :]):
+                mask = np.zeros(count, bool)
+                mask[chosen] = True
+                yield together, mask
+
+
+def _truth(exact: ExactEngine, count: int, queries: Floats, own: Rows | None) -> Rows:
+    """The nearest rows of each query but its own, best first, int64 [q, w]."""
+    width = min(count - 1, RANKS[-1])
+    rows, _ = exact.search(queries, width + 1)
+    if own is None:
+        return rows[:, :width]
+    others: npt.NDArray[np.bool_] = rows != own[:, np.newaxis]
+    others[others.all(axis=1), -1] = False
+    return rows[others].reshape(-1, width)
+
+
+def _cost(partition: Partition, trial: _Trial, missing: float) -> tuple[float, float]:
+    """Seconds a query, and rows scored a query."""
     work = Work()
-    seconds, scores = _timed(lambda: _leaves(partition, trial, missing, work))
-    asked = len(trial.queries)
-    return recall_of(trial.hits(scores), CALIBRATED_AT), seconds / asked, work.rows / (_REPEATS * asked)
+    seconds, _ = timed(lambda: _leaves(partition, trial, missing, inf, work, _BATCH))
+    return seconds / len(trial.queries), work.rows / (2 * len(trial.queries))
 
 
-def _leaves(partition: Partition, trial: _Trial, missing: float, work: Work) -> Floats:
+def _alone(partition: Partition, trial: _Trial, missing: float) -> float:
+    few = _Trial(trial.passing, trial.queries[:_ALONE], trial.floor[:_ALONE], trial.k)
+    return timed(lambda: _leaves(partition, few, missing, inf, Work(), 1))[0] / len(few.queries)
+
+
+def _recall(partition: Partition, trials: list[_Trial], missing: float, worthwhile: float) -> Recall:
+    hits = [
+        trial.hits(_leaves(partition, trial, missing, worthwhile * len(trial.passing), Work(), _BATCH))
+        for trial in trials
+    ]
+    return recall_of(np.concatenate(hits), trials[0].k)
+
+
+def _leaves(
+    partition: Partition, trial: _Trial, missing: float, worthwhile: float, work: Work, batch: int
+) -> Floats:
     found = [
-        search_leaves(partition, trial.passing, batch, CALIBRATED_AT, missing, work)[0]
-        for batch in _batches(trial.queries)
+        search_leaves(partition, trial.passing, queries, trial.k, missing, work, worthwhile)[0]
+        for queries in _batches(trial.queries, batch)
     ]
     return np.concatenate(found)
 
 
-def _correlated(
-    vectors: Floats, lift: Lift, queries: Floats, selectivity: float, generator: np.random.Generator
-) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]]:
-    """Some queries that lie together, and what is farthest from them, or nearest to them."""
-    rows = max(1, int(selectivity * len(vectors)))
-    for anchor in queries[generator.choice(len(queries), min(_ANCHORS, len(queries)), replace=False)]:
-        alike = queries @ anchor
-        together = np.argsort(-alike, kind="stable")[: max(1, len(queries) // (2 * _ANCHORS))]
-        nearness = np.concatenate([lift.vectors(block) @ anchor for block in _batches(vectors, 16_384)])
-        order = np.argpartition(nearness, (rows, len(vectors) - rows))
-        for chosen in (order[:rows], order[len(vectors) - rows :]):
-            mask = np.zeros(len(vectors), bool)
-            mask[chosen] = True
-            yield together, mask
-
-
-def _post(
-    engine: Engine,
-    queries: Floats,
-    nearest: Rows,
-    mask: npt.NDArray[np.bool_],
-    selectivity: float,
-    point: OperatingPoint,
-) -> list[PostPoint]:
-    """The Pareto front of post-filtering at one selectivity, cheapest first."""
-    truth = first_passing(nearest, mask, CALIBRATED_AT)
-    points = []
-    for widening, scored, leaves in product(_WIDENINGS, _SCORED, _LEAVES):
-        width = ceil(widening * CALIBRATED_AT / selectivity)
-        parameters = QueryParameters(ceil(max(1, point.leaves) * leaves), ceil(width * scored))
-
-        def search(width: int = width, parameters: QueryParameters = parameters) -> Rows:
-            found = [engine.search(batch, width, parameters)[0] for batch in _batches(queries)]
-            return first_passing(np.concatenate(found), mask, CALIBRATED_AT)
-
-        seconds, rows = _timed(search)
-        hits = ((rows[:, :, np.newaxis] == truth[:, np.newaxis]) & (rows[:, :, np.newaxis] >= 0)).sum(
-            axis=(1, 2)
-        )
-        recall = recall_of(hits, CALIBRATED_AT)
-        cost = seconds / len(queries)
-        points.append(
-            PostPoint(
-                selectivity,
-                width * selectivity / CALIBRATED_AT,
-                parameters.leaves,
-                parameters.candidates,
-                recall,
-                cost,
-            )
-        )
-    front: list[PostPoint] = []
-    for candidate in sorted(points, key=lambda candidate: (candidate.cost, -candidate.recall.low)):
-        if not front or candidate.recall.low > front[-1].recall.low:
-            front.append(candidate)
-    return front
-
-
-def first_passing(rows: Rows, mask: npt.NDArray[np.bool_], k: int) -> Rows:
-    """The first k of each query's ranked rows [q, w] that pass, int64 [q, k], padded with −1."""
-    kept = mask[rows] & (rows >= 0)
-    order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
-    found = np.where(np.take_along_axis(kept, order, 1), np.take_along_axis(rows, order, 1), -1)
-    return np.pad(found, ((0, 0), (0, k - found.shape[1])), constant_values=-1)
-
-
 def _batches(queries: Floats, size: int = _BATCH) -> Iterator[Floats]:
     return (queries[start : start + size] for start in range(0, len(queries), size))
-
-
-def _timed(task: Callable[[], T]) -> tuple[float, T]:
-    """The shortest of a few runs, in seconds of processor, and the last result.
-
-    Processor time is what a query takes from others, and does not count what else the machine is doing.
-    """
-    seconds = np.inf
-    for _ in range(_REPEATS):
-        began = process_time()
-        result = task()
-        seconds = min(seconds, process_time() - began)
-    return seconds, result

@@ -23,10 +23,11 @@ _WIDENING = 4
 
 @dataclass
 class Work:
-    """What a search by leaf did, summed over its queries."""
+    """What a search did, summed over its queries; `short` is how many post-filtering left with too few."""
 
     leaves: int = 0
     rows: int = 0
+    short: int = 0
 
 
 def search_leaves(

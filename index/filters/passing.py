@@ -29,6 +29,7 @@ class Passing:
         self._partition = partition
         self._vectors = vectors
         self._lift = lift
+        self.asked = 0  # queries so far; a lost update of another thread does no harm
 
     def __len__(self) -> int:
         return len(self.slots)

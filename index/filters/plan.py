@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import ceil, inf
-from typing import TypeVar
+from functools import lru_cache, partial
 
 import msgspec
 
 from ..tuning import Recall
+from .post import PostPoint, Rung, chance_of_fewer, ladder
 
-CALIBRATED_AT = 10
+CALIBRATED_AT = (10, 100)
 _ABOUT = 1.1
-_WIDER = 4
+_OFTEN = 0.3
+_STRAGGLER = 4  # what a query that is asked again costs, beside one of a batch
 
 
 class Path(StrEnum):
@@ -30,41 +31,42 @@ class Path(StrEnum):
 
 
 class LeafPoint(msgspec.Struct, frozen=True):
-    """A stopping rule for search by leaf, and what it brought at one selectivity.
+    """A stopping rule for search by leaf, and what it brought at one k and selectivity.
 
     `missing` is as in `search_leaves`; `recall` is the worst of that under filters independent of the vectors
-    and under filters against the queries; `cost` is seconds a query under the first.
+    and under filters against the queries; `cost` is seconds a query in a large batch under the first, `alone`
+    for one that comes alone.
     """
 
+    k: int
     selectivity: float
     missing: float
     recall: Recall
     cost: float
+    alone: float
 
 
-class PostPoint(msgspec.Struct, frozen=True):
-    """Engine parameters for post-filtering at one selectivity; `widening` is neighbors asked for over k."""
+class ScanCost(msgspec.Struct, frozen=True):
+    """Seconds of a search that scores every row that passes.
 
-    selectivity: float
-    widening: float
-    leaves: int
-    candidates: int
-    recall: Recall
-    cost: float
+    `row` a row and query in a large batch, `alone` a row for a query alone, `gather` for copying a row.
+    """
+
+    row: float
+    alone: float
+    gather: float
 
 
 class FilterTuning(msgspec.Struct, frozen=True):
-    """What was measured at build, at k = 10; times are seconds on the machine that built.
+    """What was measured at build; times are seconds on the machine that built.
 
-    `scan_row` is a query's cost of one row scanned, `leaf_row` of one found by leaf, `gather_row` that of
-    copying one row.
+    `leaf_row` is a query's cost of one more row found by leaf.
     """
 
     leaf_points: list[LeafPoint]
     post_points: list[PostPoint]
-    scan_row: float
+    scan: ScanCost
     leaf_row: float
-    gather_row: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,78 +92,88 @@ class Plan:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-P = TypeVar("P", LeafPoint, PostPoint)
-
-
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A path with its parameters: a `LeafPoint` for LEAVES, a `PostPoint` for POST.
+    """A path with its parameters: a `LeafPoint` for LEAVES, for POST the rungs from the one to begin with.
 
-    `exact` asks for distances and ties as the exact engine has them, and not only for scanning every row.
+    `otherwise` is the way for queries that no rung answers. `exact` asks for distances and ties as the exact
+    engine has them, and not only for scanning every row.
     """
 
     path: Path
     leaf: LeafPoint | None = None
-    post: PostPoint | None = None
+    rungs: tuple[Rung, ...] = ()
+    otherwise: Path = Path.EXACT
     exact: bool = False
 
 
-def choose_path(
-    tuning: FilterTuning | None,
-    target: float | None,
-    k: int,
-    passing: int,
-    total: int,
-    queries: int,
-    gathered: bool,
-) -> Choice:
-    """The cheapest path measured to reach the target.
+class Planner:
+    """Chooses ways by what calibration measured.
 
     Args:
         tuning: None where the index has no partition: then everything is exact.
-        target: Recall; None or 1 for exact search.
-        k: Neighbors wanted.
-        passing: Rows that pass.
         total: Rows there are.
-        queries: How many ask at once.
-        gathered: Whether the passing rows' vectors are at hand.
     """
-    if tuning is None or target is None or target >= 1:
-        return Choice(Path.EXACT, exact=True)
-    if passing <= k:
-        return Choice(Path.EXACT)
-    selectivity = passing / total
-    leaf = _cheapest(_at(tuning.leaf_points, selectivity), target)
-    post = _cheapest(_at(tuning.post_points, selectivity), target) if k <= CALIBRATED_AT else None
-    costs = {
-        Path.EXACT: passing * (tuning.scan_row + (0 if gathered else tuning.gather_row / max(1, queries))),
-        Path.LEAVES: leaf.cost if leaf else inf,
-        Path.POST: post.cost if post else inf,
-    }
-    return Choice(min(costs, key=lambda path: costs[path]), leaf, post)
+
+    def __init__(self, tuning: FilterTuning | None, total: int) -> None:
+        self._tuning = tuning
+        self._total = total
+        self._ladder = lru_cache(maxsize=64)(partial(ladder, tuning.post_points if tuning else []))
+        self.choose = lru_cache(maxsize=1024)(self._choose)  # tens of µs a query
+
+    def _choose(self, target: float | None, k: int, passing: int, queries: int, gather_for: int) -> Choice:
+        """The cheapest path measured to reach the target.
+
+        Args:
+            target: Recall; None or 1 for exact search.
+            k: Neighbors wanted.
+            passing: Rows that pass.
+            queries: How many ask at once.
+            gather_for: How many queries share the cost of copying the vectors of what passes; 0 where that is
+                done.
+        """
+        tuning = self._tuning
+        if tuning is None or target is None or target >= 1:
+            return Choice(Path.EXACT, exact=True)
+        if passing <= k:
+            return Choice(Path.EXACT)
+        selectivity, queries = passing / self._total, max(1, queries)
+        leaf = _cheapest(_at(tuning.leaf_points, k, selectivity), target, queries)
+        rows = passing * _each(tuning.scan.row, tuning.scan.alone, queries)
+        costs = {Path.EXACT: rows + (passing * tuning.scan.gather / gather_for if gather_for else 0)}
+        if leaf is not None:
+            costs[Path.LEAVES] = _each(leaf.cost, leaf.alone, queries)
+        fallback = min(costs, key=lambda path: costs[path])
+        otherwise = costs[fallback]
+        rungs = self._ladder(target)
+        expected: dict[int, float] = {}
+        for place, rung in enumerate(rungs):
+            chance = chance_of_fewer(k, rung.width, selectivity)
+            if chance < _OFTEN:
+                after = min([otherwise, *(wider.cost for wider in rungs[place + 1 :])])
+                expected[place] = _each(rung.cost, rung.alone, queries) + _STRAGGLER * chance * after
+        first = min(expected, key=lambda place: expected[place], default=len(rungs))
+        if expected:
+            costs[Path.POST] = expected[first]
+        worthwhile = tuple(
+            rung for rung in rungs[first:] if _each(rung.cost, rung.alone, queries) < otherwise
+        )
+        return Choice(min(costs, key=lambda path: costs[path]), leaf, worthwhile, fallback)
 
 
-def width_of(point: PostPoint, k: int, selectivity: float) -> int:
-    """Neighbors to ask the engine for."""
-    return ceil(point.widening * max(k, CALIBRATED_AT) / selectivity)
+def _each(batched: float, alone: float, queries: int) -> float:
+    """What one of so many queries costs: what a call costs is shared."""
+    return batched + max(0.0, alone - batched) / queries
 
 
-def widened(point: PostPoint) -> PostPoint:
-    """For the few queries that came up short by chance: the next net is four times as wide."""
-    return msgspec.structs.replace(
-        point,
-        widening=_WIDER * point.widening,
-        leaves=_WIDER * point.leaves,
-        candidates=_WIDER * point.candidates,
-    )
+def _at(points: list[LeafPoint], k: int, selectivity: float) -> list[LeafPoint]:
+    """The points measured at k, or the next larger, or the largest; and at about this selectivity, or at the
+    next lower one, which is harder."""
+    measured = min((point.k for point in points if point.k >= k), default=CALIBRATED_AT[-1])
+    lower = [p.selectivity for p in points if p.k == measured and p.selectivity <= _ABOUT * selectivity]
+    return [p for p in points if p.k == measured and p.selectivity == max(lower, default=None)]
 
 
-def _at(points: list[P], selectivity: float) -> list[P]:
-    """The points measured at about this selectivity, or at the next lower one, which is harder."""
-    lower = [point.selectivity for point in points if point.selectivity <= _ABOUT * selectivity]
-    return [point for point in points if point.selectivity == max(lower, default=None)]
-
-
-def _cheapest(points: list[P], target: float) -> P | None:
+def _cheapest(points: list[LeafPoint], target: float, queries: int) -> LeafPoint | None:
     holding = [point for point in points if point.recall.low >= target]
-    return min(holding, key=lambda point: point.cost, default=None)
+    return min(holding, key=lambda point: _each(point.cost, point.alone, queries), default=None)

@@ -40,6 +40,8 @@ def scan(queries: Floats, vectors: Floats, k: int) -> tuple[Floats, Places]:
     vectors than k, −inf and −1 fill up.
     """
     count = len(queries)
+    if count == 1 and len(vectors) > k:
+        return _scan_for_one(queries, vectors, k)
     found = np.full((count, k), -np.inf, np.float32), np.full((count, k), -1, np.int64)
     start, size = 0, max(_FIRST_BLOCK, 4 * k)
     while start < len(vectors):
@@ -55,6 +57,19 @@ def scan(queries: Floats, vectors: Floats, k: int) -> tuple[Floats, Places]:
         found = merged(found, more, k)
         start, size = start + width, 4 * size
     return found
+
+
+def _scan_for_one(query: Floats, vectors: Floats, k: int) -> tuple[Floats, Places]:
+    """All scores at once, and only what is as good as the k-th best of the first few is ranked."""
+    scores = vectors @ query[0]
+    first = max(_FIRST_BLOCK, 4 * k)
+    if len(scores) <= first:
+        places = np.argpartition(scores, len(scores) - k)[len(scores) - k :]
+        return scores[np.newaxis, places], places[np.newaxis]
+    places = np.flatnonzero(scores >= np.partition(scores[:first], first - k)[first - k])
+    kept = scores[places]
+    chosen = np.argpartition(kept, len(kept) - k)[len(kept) - k :]
+    return kept[np.newaxis, chosen], places[np.newaxis, chosen]
 
 
 def merged(found: tuple[Floats, Places], more: tuple[Floats, Places], k: int) -> tuple[Floats, Places]:

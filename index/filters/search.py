@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import partial
 from pathlib import Path as FilePath
 from time import perf_counter
 from typing import Self
@@ -11,15 +11,16 @@ from typing import Self
 import numpy as np
 
 from ..distance import DistanceMeasure, Floats
-from ..engines import Engine, ExactEngine, QueryParameters, Rows
-from ..tuning import OperatingPoint
+from ..engines import Engine, ExactEngine, Rows
+from ..tuning import Progress
 from .calibrate import QUERIES, calibrate
 from .datapoints import Collected
 from .inverted import RestrictIndex
 from .leaves import Work, search_leaves
 from .partition import ROWS_A_LEAF_AT_LEAST, Lift, Partition
 from .passing import Passing, PassingCache
-from .plan import Choice, FilterTuning, Path, Plan, PostPoint, choose_path, widened, width_of
+from .plan import CALIBRATED_AT, Choice, FilterTuning, Path, Plan, Planner
+from .post import next_rung, passing_neighbors
 from .scoring import in_order, scan
 from .where import Where
 
@@ -52,7 +53,7 @@ class Filters:
         lift = Lift(None) if self.partition is None else Lift.of(self.vectors, self.measure)
         object.__setattr__(self, "_lift", lift)
         object.__setattr__(self, "_cache", PassingCache(self._compile))
-        object.__setattr__(self, "_choose", lru_cache(maxsize=1024)(self._plan))  # tens of µs a query
+        object.__setattr__(self, "_planner", Planner(self.tuning, len(self.vectors)))
 
     @classmethod
     def build(
@@ -64,8 +65,8 @@ class Filters:
         measure: DistanceMeasure,
         *,
         queries: Floats | None,
-        point: OperatingPoint,
         seed: int,
+        progress: Progress,
     ) -> Self:
         """Invert the restricts, and where search is approximate, partition and calibrate.
 
@@ -76,28 +77,30 @@ class Filters:
             exact: Searches them too.
             measure: As the engine sees it.
             queries: A sample of real queries, float32 [q, dimension]; None for a sample of the vectors.
-            point: The engine's operating point.
             seed: Of samples.
+            progress: Called with (stage, done, total).
         """
         partition = slot_of_row = tuning = None
         if engine.leaves and len(vectors) >= 2 * ROWS_A_LEAF_AT_LEAST:
             queries, own = _sample(vectors, queries, seed)
             lift = Lift.of(vectors, measure)
             partition = Partition.build(vectors, lift, queries, seed)
-            tuning = calibrate(engine, exact, vectors, partition, lift, queries, own, point, seed)
+            step = partial(progress, "filters")
+            tuning = calibrate(engine, exact, vectors, partition, lift, queries, own, seed, step)
             slot_of_row = np.empty(len(vectors), np.uint32)
             slot_of_row[partition.row_of_slot] = np.arange(len(vectors), dtype=np.uint32)
         index = RestrictIndex.build(collected, slot_of_row)
         return cls(index, partition, tuning, vectors, engine, exact, measure)
 
-    def tuned(self, queries: Floats | None, point: OperatingPoint, seed: int) -> Self:
+    def tuned(self, queries: Floats | None, seed: int, progress: Progress) -> Self:
         """The same filters, calibrated anew; arguments as in `build`."""
         if self.partition is None:
             return self
         asked, own = _sample(self.vectors, queries, seed)
         lift: Lift = self._lift  # type: ignore[attr-defined]
+        step = partial(progress, "filters")
         tuning = calibrate(
-            self.engine, self.exact, self.vectors, self.partition, lift, asked, own, point, seed
+            self.engine, self.exact, self.vectors, self.partition, lift, asked, own, seed, step
         )
         return replace(self, tuning=tuning)
 
@@ -154,9 +157,10 @@ class Filters:
         began = perf_counter()
         passing = self.passing(where)
         compiled = perf_counter()
-        width = min(k, len(passing))
-        choice = self._choose(target, k, len(passing), len(queries), passing.is_gathered)  # type: ignore[attr-defined]
-        rows, distances, work, short = self._run(choice, passing, queries, width)
+        choice = self._choose(target, k, passing, len(queries))
+        work = Work()
+        rows, distances = self._found(choice, passing, queries, min(k, len(passing)), target, work)
+        passing.asked += len(queries)
         self._cache.keep(where, passing)  # type: ignore[attr-defined]
         asked = max(1, len(queries))
         plan = Plan(
@@ -165,71 +169,58 @@ class Filters:
             len(self.vectors),
             work.leaves / asked,
             work.rows / asked,
-            short,
+            work.short,
             {"filter": compiled - began, "search": perf_counter() - compiled},
         )
         return rows, distances, plan
 
-    def _plan(self, target: float | None, k: int, passing: int, queries: int, gathered: bool) -> Choice:
-        return choose_path(self.tuning, target, k, passing, len(self.vectors), queries, gathered)
+    def _choose(self, target: float | None, k: int, passing: Passing, queries: int) -> Choice:
+        # A filter is likely to be asked for as often again as it was: it pays to copy its vectors, in time.
+        gather_for = 0 if passing.is_gathered else queries + (1 << passing.asked.bit_length() >> 1)
+        choice: Choice = self._planner.choose(target, k, len(passing), queries, gather_for)  # type: ignore[attr-defined]
+        return choice
 
     def _compile(self, where: Where) -> Passing:
         return Passing(self.restricts.compile(where), self.partition, self.vectors, self._lift)  # type: ignore[attr-defined]
 
-    def _run(
-        self, choice: Choice, passing: Passing, queries: Floats, k: int
-    ) -> tuple[Rows, Floats, Work, int]:
-        work, short = Work(), 0
+    def _found(
+        self,
+        choice: Choice,
+        passing: Passing,
+        queries: Floats,
+        k: int,
+        target: float | None,
+        work: Work,
+    ) -> tuple[Rows, Floats]:
         if k == 0 or len(queries) == 0:
-            return np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32), work, 0
+            return np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         if choice.exact or self.tuning is None:
-            rows, distances = self.exact.search_rows(queries, np.sort(passing.rows), k)
-            work.rows = len(passing) * len(queries)
-            return rows, distances, work, 0
-        if choice.path is Path.POST and choice.post is not None:
-            rows, distances, counts = self._post(choice.post, passing, queries, k, work)
-            short = int((counts < k).sum())
-            # Half of what was wanted, and chance fell short: ask again. Less, and the filter is against the
-            # query, whose neighbors lie where the engine did not look even if it finds enough that pass.
-            unlucky = np.flatnonzero((counts < k) & (2 * counts >= k))
-            if len(unlucky):
-                nearby = np.ascontiguousarray(queries[unlucky])
-                again = self._post(widened(choice.post), passing, nearby, k, work)
-                rows[unlucky], distances[unlucky], counts[unlucky] = again
-            missed = np.flatnonzero(counts < k)
-            if len(missed):
-                other = Choice(Path.LEAVES if choice.leaf else Path.EXACT, choice.leaf)
-                rows[missed], distances[missed], more, _ = self._run(other, passing, queries[missed], k)
-                work.leaves, work.rows = work.leaves + more.leaves, work.rows + more.rows
-            return rows, distances, work, short
-        parts = [
-            self._by_score(choice, passing, queries[start : start + _QUERIES_A_BLOCK], k, work)
-            for start in range(0, len(queries), _QUERIES_A_BLOCK)
-        ]
-        return (
-            np.concatenate([part[0] for part in parts]),
-            np.concatenate([part[1] for part in parts]),
-            work,
-            0,
-        )
+            work.rows += len(passing) * len(queries)
+            return self.exact.search_rows(queries, np.sort(passing.rows), k)
+        if choice.path is Path.POST:
+            return self._post(choice, passing, queries, k, target, work)
+        starts = range(0, len(queries), _QUERIES_A_BLOCK)
+        blocks = (queries[start : start + _QUERIES_A_BLOCK] for start in starts)
+        parts = [self._by_score(choice, self.tuning, passing, block, k, work) for block in blocks]
+        return np.concatenate([rows for rows, _ in parts]), np.concatenate([values for _, values in parts])
 
     def _by_score(
-        self, choice: Choice, passing: Passing, queries: Floats, k: int, work: Work
+        self, choice: Choice, tuning: FilterTuning, passing: Passing, queries: Floats, k: int, work: Work
     ) -> tuple[Rows, Floats]:
         lift: Lift = self._lift  # type: ignore[attr-defined]
         lifted = lift.queries(queries)
-        tuning = self.tuning
-        assert tuning is not None
         if choice.path is Path.EXACT or choice.leaf is None or self.partition is None:
             found = scan(lifted, passing.gathered, k)
             work.rows += len(passing) * len(queries)
         else:
-            gather = 0 if passing.is_gathered else tuning.gather_row / len(queries)
-            worthwhile = len(passing) * (tuning.scan_row + gather) / tuning.leaf_row
+            gather = 0 if passing.is_gathered else tuning.scan.gather / len(queries)
+            worthwhile = len(passing) * (tuning.scan.row + gather) / tuning.leaf_row
+            # The stopping rule was measured for no fewer neighbors than these.
+            width = min(max(k, CALIBRATED_AT[0]), len(passing))
             missing = choice.leaf.missing
-            found = search_leaves(self.partition, passing, lifted, k, missing, work, worthwhile)
+            found = search_leaves(self.partition, passing, lifted, width, missing, work, worthwhile)
         scores, places = in_order(*found)
-        rows = passing.rows[places]
+        scores, rows = scores[:, :k], passing.rows[places[:, :k]]
         if self.measure is DistanceMeasure.DOT_PRODUCT_DISTANCE:
             return rows, scores
         apart = lift.distances(scores, queries, self.vectors[rows])
@@ -237,17 +228,28 @@ class Filters:
         return np.take_along_axis(rows, order, 1), np.take_along_axis(apart, order, 1)
 
     def _post(
-        self, point: PostPoint, passing: Passing, queries: Floats, k: int, work: Work
-    ) -> tuple[Rows, Floats, Rows]:
-        selectivity = len(passing) / len(self.vectors)
-        width = min(max(width_of(point, k, selectivity), k), len(self.vectors))
-        candidates = max(width, point.candidates)
-        found, values = self.engine.search(queries, width, QueryParameters(point.leaves, candidates))
-        work.rows += candidates * len(queries)
-        kept = passing.mask[found] & (found >= 0)
-        order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
-        counts = kept.sum(axis=1)
-        return np.take_along_axis(found, order, 1), np.take_along_axis(values, order, 1), counts
+        self, choice: Choice, passing: Passing, queries: Floats, k: int, target: float | None, work: Work
+    ) -> tuple[Rows, Floats]:
+        """Up the rungs, with the queries that too little passed for; in the end another way."""
+        rung, selectivity = choice.rungs[0], len(passing) / len(self.vectors)
+        rows, distances, passed = passing_neighbors(self.engine, queries, k, passing.mask, rung)
+        work.rows += rung.parameters.candidates * len(queries)
+        missed = np.flatnonzero(passed < k)
+        work.short += len(missed)
+        while len(missed):
+            asked = np.ascontiguousarray(queries[missed])
+            wider = next_rung(choice.rungs, rung.width, k, selectivity, passed[missed])
+            if wider is None:
+                other = self._choose(target, k, passing, len(missed))
+                other = replace(other, path=other.otherwise)
+                rows[missed], distances[missed] = self._found(other, passing, asked, k, target, work)
+                break
+            rung = wider
+            found = passing_neighbors(self.engine, asked, k, passing.mask, rung)
+            rows[missed], distances[missed], passed[missed] = found
+            work.rows += rung.parameters.candidates * len(missed)
+            missed = missed[passed[missed] < k]
+        return rows, distances
 
 
 def _sample(vectors: Floats, queries: Floats | None, seed: int) -> tuple[Floats, Rows | None]:

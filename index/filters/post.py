@@ -1,0 +1,196 @@
+"""Post-filtering: ask the engine for more neighbors than wanted, and keep those that pass.
+
+How far that is safe is known by rank: of the true j-th neighbors a measured share is found. A filter does not
+change which rows the engine finds, only which of them count; so however it lies, an answer can be believed
+that ends before the rank at which the engine begins to find too few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import erf, inf, sqrt
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ..distance import Floats
+from ..engines import Engine, QueryParameters, Rows
+from ..tuning import recall_of
+from .clock import timed
+
+RANKS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_CANDIDATES = tuple(2**power for power in range(4, 12))
+_WORTHWHILE = 0.002  # of recall, at some rank
+_TARGETS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
+_ALONE = 32  # queries asked one by one
+_BATCH = 256
+_REPEATS = 2
+
+
+class PostPoint(msgspec.Struct, frozen=True):
+    """Engine parameters, and what they bring.
+
+    `recall` is the share of true neighbors found whose rank is up to RANKS[0], then up to RANKS[1] but over
+    RANKS[0], and so on: the lower end of its 95 % interval. `cost` is seconds a query in a large batch,
+    `alone` for one that comes alone.
+    """
+
+    leaves: int
+    candidates: int
+    recall: list[float]
+    cost: float
+    alone: float
+
+    def trusted(self, target: float) -> int:
+        """The rank up to which at least `target` of the neighbors are found, wherever they lie."""
+        holding = [recall >= target for recall in self.recall]
+        held = holding.index(False) if False in holding else len(holding)
+        return RANKS[held - 1] if held else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """Engine parameters, and how many of its neighbors count."""
+
+    parameters: QueryParameters
+    width: int
+    cost: float
+    alone: float
+
+
+def ladder(points: Sequence[PostPoint], target: float) -> list[Rung]:
+    """What can be asked for a target recall, cheapest first, each rung wider than the one before."""
+    rungs: list[Rung] = []
+    for point in sorted(points, key=lambda point: point.cost):
+        width = point.trusted(target)
+        if width > (rungs[-1].width if rungs else 0):
+            rungs.append(
+                Rung(QueryParameters(point.leaves, point.candidates), width, point.cost, point.alone)
+            )
+    return rungs
+
+
+def chance_of_fewer(k: int, width: int, selectivity: float) -> float:
+    """That of so many neighbors fewer than k pass, if the filter has nothing to do with the vectors."""
+    deviation = sqrt(width * selectivity * (1 - selectivity)) or 1e-9
+    return 0.5 * (1 + erf((k - 0.5 - width * selectivity) / deviation / sqrt(2)))
+
+
+def passing_neighbors(
+    engine: Engine, queries: Floats, k: int, mask: npt.NDArray[np.bool_], rung: Rung
+) -> tuple[Rows, Floats, Rows]:
+    """The first k neighbors that pass.
+
+    Args:
+        engine: To be asked.
+        queries: float32 [q, dimension].
+        k: At most `rung.width`.
+        mask: What passes, bool [n].
+        rung: How to ask.
+
+    Returns:
+        rows and distances [q, k], and how many of all the neighbors pass [q]; where that is fewer than k,
+        what lies behind them is meaningless.
+    """
+    found, values = engine.search(queries, rung.width, rung.parameters)
+    kept = mask[found]
+    kept &= found >= 0
+    order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(found, order, 1), np.take_along_axis(values, order, 1), kept.sum(axis=1)
+
+
+def next_rung(rungs: Sequence[Rung], width: int, k: int, selectivity: float, passed: Rows) -> Rung | None:
+    """For queries of whose `width` neighbors too few passed: the rung where most should find k, or None.
+
+    Was it chance (half of k or more), neighbors further on pass as others do; if not, as these did.
+    """
+    share = np.where(2 * passed >= k, selectivity, np.minimum(selectivity, np.maximum(passed, 0.5) / width))
+    for rung in rungs:
+        expected = passed + (rung.width - width) * share
+        if rung.width > width and np.median(expected) >= k + sqrt(k):
+            return rung
+    return None
+
+
+def measure(engine: Engine, queries: Floats, truth: Rows, dearest: float) -> list[PostPoint]:
+    """Recall by rank at the engine parameters that are worth having, cheapest first.
+
+    Leaves are doubled, and for each number of them the candidates, as long as it helps and costs no more than
+    `dearest`: few candidates limit what many leaves can find, so what did not gain from the last doubling of
+    the leaves is not tried again.
+
+    Args:
+        engine: With leaves.
+        queries: float32 [q, dimension].
+        truth: The true neighbors of each, best first, int64 [q, up to RANKS[-1]].
+        dearest: Seconds a query.
+    """
+    stamps = np.full(int(truth.max()) + 1, -1, np.int32)
+    points: dict[tuple[int, int], PostPoint] = {}
+    sizes = [candidates for candidates in _CANDIDATES if candidates <= 4 * truth.shape[1]]
+    steps = [*(2**step for step in range(engine.leaves.bit_length())), engine.leaves]
+    for leaves in dict.fromkeys(steps):
+        gained = []
+        for candidates in sizes:
+            point = _measured(engine, queries, truth, QueryParameters(leaves, candidates), stamps)
+            if point.cost > dearest:
+                break
+            points[leaves, candidates] = point
+            if _gain(point, points.get((leaves // 2, candidates))) > _WORTHWHILE:
+                gained.append(candidates)
+            if _gain(point, points.get((leaves, candidates // 2))) <= _WORTHWHILE:
+                break
+        sizes = [candidates for candidates in sizes if candidates >= min(gained, default=inf)]
+        if not sizes:
+            break
+    useful = {
+        (rung.parameters.leaves, rung.parameters.candidates)
+        for target in _TARGETS
+        for rung in ladder(list(points.values()), target)
+    }
+    # One timing sorted the grid; what is left of it is timed with care.
+    return sorted(
+        (_timed(engine, queries, points[place], _REPEATS) for place in useful), key=lambda point: point.cost
+    )
+
+
+def _measured(
+    engine: Engine, queries: Floats, truth: Rows, parameters: QueryParameters, stamps: npt.NDArray[np.int32]
+) -> PostPoint:
+    """Recall by rank and, from one run, the cost."""
+    width = min(parameters.candidates, truth.shape[1])
+    cost, found = timed(lambda: _search(engine, queries, width, parameters, _BATCH), 1)
+    hits = np.empty(truth.shape, bool)
+    stamps.fill(-1)
+    for query, rows in enumerate(found):
+        stamps[rows[(rows >= 0) & (rows < len(stamps))]] = query
+        hits[query] = stamps[truth[query]] == query
+    bands = [hits[:, first:last] for first, last in pairwise((0, *RANKS)) if last <= truth.shape[1]]
+    recall = [recall_of(band.sum(axis=1), band.shape[1]).low for band in bands]
+    return PostPoint(parameters.leaves, parameters.candidates, recall, cost / len(queries), 0)
+
+
+def _timed(engine: Engine, queries: Floats, point: PostPoint, repeats: int) -> PostPoint:
+    parameters = QueryParameters(point.leaves, point.candidates)
+    width = min(point.candidates, RANKS[-1])
+    few = queries[:_ALONE]
+    cost, _ = timed(lambda: _search(engine, queries, width, parameters, _BATCH), repeats)
+    alone, _ = timed(lambda: _search(engine, few, width, parameters, 1), repeats)
+    return msgspec.structs.replace(point, cost=cost / len(queries), alone=alone / len(few))
+
+
+def _search(engine: Engine, queries: Floats, width: int, parameters: QueryParameters, batch: int) -> Rows:
+    starts = range(0, len(queries), batch)
+    return np.concatenate(
+        [engine.search(queries[start : start + batch], width, parameters)[0] for start in starts]
+    )
+
+
+def _gain(point: PostPoint, other: PostPoint | None) -> float:
+    """How much more the one finds than the other, at the rank where that is most."""
+    if other is None:
+        return inf
+    return max(mine - theirs for mine, theirs in zip(point.recall, other.recall, strict=True))
