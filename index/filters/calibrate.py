@@ -34,7 +34,7 @@ _BATCH = 256
 _ALONE = 16
 _ANCHORS = 4
 _ENOUGH = 0.99
-_DEAREST = 1 / 8  # of scoring every row; what costs more than this is no use for post-filtering
+_DEAREST = 1 / 4  # of scoring every row; what costs more than this is no use for post-filtering
 
 Step = Callable[[int, int], None]
 
@@ -92,7 +92,6 @@ def calibrate(
         truth = _truth(exact, len(vectors), queries, own)
         progress(3, 4)
         post_points = measure(engine, queries, truth, _DEAREST * scanning.row * len(vectors))
-        progress(4, 4)
         return FilterTuning(leaf_points, post_points, scanning, leaf_row)
 
 

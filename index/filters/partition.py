@@ -22,8 +22,8 @@ from ..distance import DistanceMeasure, Floats
 Slots = npt.NDArray[np.uint32]
 
 ROWS_A_LEAF_AT_LEAST = 40
-_SAMPLE_A_LEAF = 100
-_ITERATIONS = 10
+_SAMPLE_A_LEAF = 64
+_ITERATIONS = 6
 _BLOCK = 16_384
 _STEP = 0.125
 _LOWEST, _HIGHEST = -6.0, 12.0

@@ -23,11 +23,16 @@ from .clock import timed
 
 RANKS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _CANDIDATES = tuple(2**power for power in range(4, 12))
+_STEPS = 2 * 16  # of leaves, two to a doubling
 _WORTHWHILE = 0.002  # of recall, at some rank
-_TARGETS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
+_TARGETS = (0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 _ALONE = 32  # queries asked one by one
 _BATCH = 256
-_REPEATS = 2
+_SECONDS = 0.025  # for a measurement, with fewer queries where each takes long
+_FEWEST = 128
+_WIDER = 1.2  # than the rung before, or it is none
+_CHANCE = 0.01  # so far over its share of doubt an answer may be by chance
+_TINY = 1e-3
 
 
 class PostPoint(msgspec.Struct, frozen=True):
@@ -44,32 +49,52 @@ class PostPoint(msgspec.Struct, frozen=True):
     cost: float
     alone: float
 
-    def trusted(self, target: float) -> int:
-        """The rank up to which at least `target` of the neighbors are found, wherever they lie."""
-        holding = [recall >= target for recall in self.recall]
-        held = holding.index(False) if False in holding else len(holding)
-        return RANKS[held - 1] if held else 0
+    def doubts(self) -> npt.NDArray[np.float64]:
+        """By rank: how many neighbors there are for each one that is found, [up to RANKS[-1]]."""
+        bands = np.diff((0, *RANKS[: len(self.recall)]))
+        doubts: npt.NDArray[np.float64] = np.repeat(1 / np.maximum(self.recall, _TINY), bands)
+        return doubts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rung:
-    """Engine parameters, and how many of its neighbors count."""
+    """Engine parameters, and how far what they find can be believed.
+
+    Attributes:
+        parameters: To ask with.
+        width: Neighbors to ask for.
+        doubts: As in `PostPoint`, of these.
+        target: Recall, which a filter independent of the vectors reaches if k neighbors pass.
+        cost: As in `PostPoint`.
+        alone: Likewise.
+    """
 
     parameters: QueryParameters
     width: int
+    doubts: npt.NDArray[np.float64]
+    target: float
     cost: float
     alone: float
+
+    def is_safe(self, ranks: Rows) -> npt.NDArray[np.bool_]:
+        """Whether the neighbors of these ranks [q, k], counted from 0, are enough of those that there are.
+
+        It is not where a filter is against a query: what passes lies far out, where less is found.
+        """
+        safe: npt.NDArray[np.bool_] = self.doubts[ranks].mean(axis=1) * self.target <= 1 + _CHANCE
+        return safe
 
 
 def ladder(points: Sequence[PostPoint], target: float) -> list[Rung]:
     """What can be asked for a target recall, cheapest first, each rung wider than the one before."""
     rungs: list[Rung] = []
     for point in sorted(points, key=lambda point: point.cost):
-        width = point.trusted(target)
-        if width > (rungs[-1].width if rungs else 0):
-            rungs.append(
-                Rung(QueryParameters(point.leaves, point.candidates), width, point.cost, point.alone)
-            )
+        doubts = point.doubts()
+        places = np.flatnonzero(doubts.cumsum() * target <= np.arange(1, len(doubts) + 1))
+        width = int(places[-1]) + 1 if len(places) else 0
+        if width >= RANKS[0] and width > (_WIDER * rungs[-1].width if rungs else 0):
+            parameters = QueryParameters(point.leaves, point.candidates)
+            rungs.append(Rung(parameters, width, doubts[:width], target, point.cost, point.alone))
     return rungs
 
 
@@ -92,14 +117,16 @@ def passing_neighbors(
         rung: How to ask.
 
     Returns:
-        rows and distances [q, k], and how many of all the neighbors pass [q]; where that is fewer than k,
-        what lies behind them is meaningless.
+        rows and distances [q, k], and how many of all the neighbors pass [q]; fewer than k where too few do,
+        or where the answer is not safe: what rows and distances say is then meaningless.
     """
     found, values = engine.search(queries, rung.width, rung.parameters)
     kept = mask[found]
     kept &= found >= 0
     order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(found, order, 1), np.take_along_axis(values, order, 1), kept.sum(axis=1)
+    passed = np.count_nonzero(kept, axis=1)
+    passed[(passed >= k) & ~rung.is_safe(order)] = k - 1
+    return np.take_along_axis(found, order, 1), np.take_along_axis(values, order, 1), passed
 
 
 def next_rung(rungs: Sequence[Rung], width: int, k: int, selectivity: float, passed: Rows) -> Rung | None:
@@ -118,9 +145,9 @@ def next_rung(rungs: Sequence[Rung], width: int, k: int, selectivity: float, pas
 def measure(engine: Engine, queries: Floats, truth: Rows, dearest: float) -> list[PostPoint]:
     """Recall by rank at the engine parameters that are worth having, cheapest first.
 
-    Leaves are doubled, and for each number of them the candidates, as long as it helps and costs no more than
-    `dearest`: few candidates limit what many leaves can find, so what did not gain from the last doubling of
-    the leaves is not tried again.
+    Leaves grow, and for each number of them candidates double, as long as it helps and costs no more than
+    `dearest`: few candidates limit what many leaves can find, so what did not gain from the last step of the
+    leaves is not tried again.
 
     Args:
         engine: With leaves.
@@ -131,15 +158,19 @@ def measure(engine: Engine, queries: Floats, truth: Rows, dearest: float) -> lis
     stamps = np.full(int(truth.max()) + 1, -1, np.int32)
     points: dict[tuple[int, int], PostPoint] = {}
     sizes = [candidates for candidates in _CANDIDATES if candidates <= 4 * truth.shape[1]]
-    steps = [*(2**step for step in range(engine.leaves.bit_length())), engine.leaves]
-    for leaves in dict.fromkeys(steps):
+    steps = sorted({min(engine.leaves, round(2 ** (step / 2))) for step in range(_STEPS)})
+    cost = 0.0
+    for fewer, leaves in pairwise((0, *steps)):
         gained = []
         for candidates in sizes:
-            point = _measured(engine, queries, truth, QueryParameters(leaves, candidates), stamps)
+            few = max(_FEWEST, int(_SECONDS / max(cost, 1e-6)))
+            parameters = QueryParameters(leaves, candidates)
+            point = _measured(engine, queries[:few], truth[:few], parameters, stamps)
             if point.cost > dearest:
                 break
+            cost = point.cost
             points[leaves, candidates] = point
-            if _gain(point, points.get((leaves // 2, candidates))) > _WORTHWHILE:
+            if _gain(point, points.get((fewer, candidates))) > _WORTHWHILE:
                 gained.append(candidates)
             if _gain(point, points.get((leaves, candidates // 2))) <= _WORTHWHILE:
                 break
@@ -152,9 +183,7 @@ def measure(engine: Engine, queries: Floats, truth: Rows, dearest: float) -> lis
         for rung in ladder(list(points.values()), target)
     }
     # One timing sorted the grid; what is left of it is timed with care.
-    return sorted(
-        (_timed(engine, queries, points[place], _REPEATS) for place in useful), key=lambda point: point.cost
-    )
+    return sorted((_timed(engine, queries, points[place]) for place in useful), key=lambda point: point.cost)
 
 
 def _measured(
@@ -170,16 +199,16 @@ def _measured(
         hits[query] = stamps[truth[query]] == query
     bands = [hits[:, first:last] for first, last in pairwise((0, *RANKS)) if last <= truth.shape[1]]
     recall = [recall_of(band.sum(axis=1), band.shape[1]).low for band in bands]
-    return PostPoint(parameters.leaves, parameters.candidates, recall, cost / len(queries), 0)
+    return PostPoint(parameters.leaves, parameters.candidates, recall, cost / len(queries), inf)
 
 
-def _timed(engine: Engine, queries: Floats, point: PostPoint, repeats: int) -> PostPoint:
+def _timed(engine: Engine, queries: Floats, point: PostPoint) -> PostPoint:
     parameters = QueryParameters(point.leaves, point.candidates)
     width = min(point.candidates, RANKS[-1])
-    few = queries[:_ALONE]
-    cost, _ = timed(lambda: _search(engine, queries, width, parameters, _BATCH), repeats)
-    alone, _ = timed(lambda: _search(engine, few, width, parameters, 1), repeats)
-    return msgspec.structs.replace(point, cost=cost / len(queries), alone=alone / len(few))
+    batch, few = queries[:_BATCH], queries[:_ALONE]
+    cost, _ = timed(lambda: _search(engine, batch, width, parameters, _BATCH))
+    alone, _ = timed(lambda: _search(engine, few, width, parameters, 1))
+    return msgspec.structs.replace(point, cost=min(point.cost, cost / len(batch)), alone=alone / len(few))
 
 
 def _search(engine: Engine, queries: Floats, width: int, parameters: QueryParameters, batch: int) -> Rows:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from earshot.errors import DataLoss, FailedPrecondition, InvalidArgument
-from earshot.index import Index, NumericRestrict, TokenRestrict
+from earshot.index import Index, NumericRestrict, ScannParameters, TokenRestrict
 
 COUNT = 3000
 
@@ -28,6 +28,7 @@ def index(request, vectors):
         },
         crowding_tags=[f"show {row % 7}" for row in range(COUNT)],
         distance_measure=request.param,
+        tuning_queries=vectors[:100],  # few, to be quick
     )
 
 
@@ -101,6 +102,18 @@ def test_a_damaged_filter_file_is_named(index, tmp_path: Path, name: str):
 def test_an_index_without_restricts_says_so(vectors):
     with pytest.raises(FailedPrecondition, match="without restricts"):
         Index.build(vectors[:50]).search(vectors[:1], where={"language": "de"})
+
+
+def test_building_reports_each_step_of_calibration(vectors):
+    stages = []
+    Index.build(
+        vectors,
+        restricts={"year": np.arange(COUNT)},
+        engine=ScannParameters(leaves=20),
+        tuning_queries=vectors[:50],
+        progress=lambda *step: stages.append(step),
+    )
+    assert [step for step in stages if step[0] == "filters"] == [("filters", done, 4) for done in range(5)]
 
 
 def test_wrong_restricts_fail_before_training(vectors):

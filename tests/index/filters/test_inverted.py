@@ -79,7 +79,7 @@ def passes(datapoint, query) -> bool:
     return True
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(datapoints(), min_size=1, max_size=12), queries, st.randoms(use_true_random=False))
 def test_a_compiled_filter_passes_what_the_semantics_pass(points, query, random):
     order = list(range(len(points)))

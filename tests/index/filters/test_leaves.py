@@ -100,6 +100,15 @@ def test_scanning_in_blocks_finds_what_sorting_finds(vectors, queries):
     np.testing.assert_allclose(np.take_along_axis(everything, places, 1), scores, rtol=1e-5)
 
 
+@pytest.mark.parametrize("count", [11, 500, 5000])
+@pytest.mark.parametrize("k", [1, 10])
+def test_a_query_alone_finds_what_it_finds_among_others(vectors, queries, count, k):
+    alone = [in_order(*scan(queries[i : i + 1], vectors[:count], k)) for i in range(5)]
+    scores, places = in_order(*scan(queries[:5], vectors[:count], k))
+    np.testing.assert_allclose(np.concatenate([found[0] for found in alone]), scores, rtol=1e-5)
+    assert (np.concatenate([found[1] for found in alone]) == places).all()
+
+
 def test_queries_with_few_and_with_many_scores_get_their_best():
     generator = np.random.default_rng(3)
     each = np.array([0, 3, 500, 0, 70, 5000, 10])
