@@ -28,7 +28,7 @@ from .scoring import scan
 QUERIES = 512
 _LEAF_QUERIES = 256
 _SELECTIVITIES = (0.3, 0.1, 0.03, 0.01)
-_MISSING = (4.0, 1.0, 0.4, 0.15, 0.05)
+_MISSING = (4.0, 1.0, 0.4, 0.15, 0.05, 0.02)
 _GATHER_BYTES = 256 << 20
 _BATCH = 256
 _ALONE = 16
@@ -169,7 +169,7 @@ class _World:
             self.generator.choice(len(queries), min(_ANCHORS, len(queries)), replace=False)
         ]:
             together = np.argsort(-(queries @ anchor), kind="stable")[
-                : max(1, len(queries) // (4 * _ANCHORS))
+                : max(1, len(queries) // (2 * _ANCHORS))
             ]
             blocks = _batches(self.vectors, 16_384)
             nearness = np.concatenate([self.lift.vectors(block) @ anchor for block in blocks])
