@@ -16,7 +16,7 @@ import argparse
 import csv
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -29,12 +29,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.datasets import Dataset, Floats, Rows, data_folder, real, recall_of, synthetic
-from benchmarks.growth import Growth, growth
+from benchmarks.growth import figures, growth
 from benchmarks.peers import PEERS
 from earshot.index import Index, ScannParameters
 from earshot.index.engines import ScannEngine
 
 K, BATCH = 10, 256
+SETS = ("sift10k", "glove_twitter25_12k", "lsa128_podcast100k", "synthetic")
+SYNTHETIC = 200_000
 TARGETS = (0.9, 0.95, 0.99)
 ROUNDS = 5
 SETTINGS = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -289,12 +291,15 @@ def elsewhere(data: Dataset, truth: Rows) -> list[Elsewhere]:
     return results
 
 
-def sets(folder: Path, quick: bool) -> list[Dataset]:
-    """The data sets to run, as far as they are there."""
+def data_sets(folder: Path, names: list[str] | None, quick: bool) -> Iterator[Dataset]:
+    """Those named, or the usual ones, as far as they are there."""
     if quick:
-        return [real("sift10k", folder) or synthetic(10_000)]
-    names = ("sift10k", "glove_twitter25_12k", "lsa128_podcast100k")
-    return [*(data for name in names if (data := real(name, folder))), synthetic(200_000)]
+        yield real("sift10k", folder) or synthetic(10_000)
+        return
+    for name in names or SETS:
+        data = synthetic(SYNTHETIC) if name == "synthetic" else real(name, folder)
+        if data is not None:
+            yield data
 
 
 def main() -> None:
@@ -304,12 +309,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows here too")
     parser.add_argument("--out", type=Path, default=Path(), help="where engine.csv and engine.svg go")
     parser.add_argument("--data", type=Path, default=data_folder(), help="the folder of real data")
+    parser.add_argument("--sets", nargs="+", choices=SETS, help="these alone; all where it is not given")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--no-growth", action="store_true", help="leave out 100 k to 1 M datapoints")
     options = parser.parse_args()
     console = Console()
     rows: dict[str, list[Any]] = {"points": [], "overhead": [], "tuned": [], "elsewhere": [], "growth": []}
-    for data in sets(options.data, options.quick):
+    for data in data_sets(options.data, options.sets, options.quick):
         with console.status(f"{data.name}: building"):
             index = Index.build(data.base, distance_measure=data.measure)
             truth = index.search(data.queries, K, target_recall=1.0).rows
@@ -319,7 +325,7 @@ def main() -> None:
             rows["tuned"] += beside_grid(data, index, truth, options.quick)
         if not options.no_peers:
             rows["points"] += peer_points(data, truth, FEW_SETTINGS if options.quick else SETTINGS, console)
-    text = None if options.quick else real("lsa128_podcast100k_text", options.data)
+    text = None if options.quick or options.sets else real("lsa128_podcast100k_text", options.data)
     if text is not None:
         exact = Index.build(text.base, engine="exact")
         rows["elsewhere"] = elsewhere(text, exact.search(text.queries, K).rows)
@@ -370,7 +376,8 @@ def report(rows: dict[str, list[Any]], console: Console, out: Path) -> None:
         ["target", "promised", "blind recall", "µs", "tuned recall", "µs "],
         [list(asdict(row).values()) for row in rows["elsewhere"]],
     )
-    table(console, "growth", Growth.headings(), [row.cells() for row in rows["growth"]])
+    sizes = rows["growth"]
+    table(console, "growth", ["", *(f"{size.count:,}" for size in sizes)], figures(sizes) if sizes else [])
     out.mkdir(parents=True, exist_ok=True)
     with (out / "engine.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [*Point.__slots__, "per_second"])

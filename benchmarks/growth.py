@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -59,20 +60,24 @@ class Growth:
     engine_must_take_mib: float
     on_disk_mib: float
 
-    @staticmethod
-    def headings() -> list[str]:
-        """Of the table."""
-        return [
-            *("n", "raw build s", "build s", "build/raw", "tune s", "µs at 0.95", "µs at 0.99", "open s"),
-            *("verified s", "anonymous MiB", "mapped MiB", "engine must take", "on disk MiB"),
-        ]
 
-    def cells(self) -> list[str | float | int]:
-        """A row of the table."""
-        build = [self.raw_build_s, self.build_s, self.build_s / self.raw_build_s, self.tune_s]
-        memory = [self.anonymous_mib, self.mapped_mib, self.engine_must_take_mib, self.on_disk_mib]
-        search = [self.us_at_95, self.us_at_99, self.open_s, self.open_verified_s]
-        return [f"{self.count:,}", *build, *search, *memory]
+def figures(sizes: list[Growth]) -> list[list[str | float]]:
+    """A line a figure, a column a size."""
+    lines: list[tuple[str, Callable[[Growth], float]]] = [
+        ("raw ScaNN's build, CPU s", lambda g: g.raw_build_s),
+        ("our build, CPU s", lambda g: g.build_s),
+        ("our build / raw", lambda g: g.build_s / g.raw_build_s),
+        ("tuning, CPU s", lambda g: g.tune_s),
+        ("µs a query at 0.95", lambda g: g.us_at_95),
+        ("µs a query at 0.99", lambda g: g.us_at_99),
+        ("open, s", lambda g: g.open_s),
+        ("open with checksums, s", lambda g: g.open_verified_s),
+        ("resident after a search, anonymous MiB", lambda g: g.anonymous_mib),
+        ("resident after a search, mapped MiB", lambda g: g.mapped_mib),
+        ("engine must take, MiB", lambda g: g.engine_must_take_mib),
+        ("on disk, MiB", lambda g: g.on_disk_mib),
+    ]
+    return [[name, *(figure(size) for size in sizes)] for name, figure in lines]
 
 
 def growth(count: int) -> Growth:

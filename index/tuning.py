@@ -26,7 +26,7 @@ _FEWER = 300  # queries where k is large: each brings more neighbors to count
 _SCREENING = 8  # one query in so many screens the grid; all of them measure what is left of it
 _SCREENED_BY_AT_LEAST = 64
 _SURVIVORS = 40  # of the screening: so many points are measured by all
-_BLOCKS = 4  # of no fewer queries than follow
+_BLOCKS = 8  # of no fewer queries than follow
 _A_BLOCK_AT_LEAST = 16
 _ENOUGH = 0.999
 _PLATEAU = 0.0005
@@ -202,7 +202,7 @@ class _Trial:
     def front(self, count: int) -> list[OperatingPoint]:
         """The Pareto front of the grid, exact search included."""
         few = min(len(self._queries), max(_SCREENED_BY_AT_LEAST, len(self._queries) // _SCREENING))
-        points = {(0, 0): self._measure(0, 0, few)}
+        points = {(0, 0): OperatingPoint(self._k, 0, 0, Recall(1.0, 1.0, 1.0), 1.0)}
         if self._engine.leaves:
             # A first point that finds nearly all says early what is too dear to be tried.
             generous = min(count, _GENEROUS * self._k)
@@ -218,7 +218,7 @@ class _Trial:
                 if not self._engine.rescores:
                     break
         survivors = _survivors([point for point in points.values() if point.leaves])
-        found = [self._measure(point.leaves, point.candidates, len(self._queries)) for point in survivors]
+        found = self._measured([(p.leaves, p.candidates) for p in survivors], len(self._queries))
         return _pareto([points[0, 0], *found])
 
     def _walk(
@@ -252,28 +252,40 @@ class _Trial:
         return max(0, top - 2)
 
     def _measure(self, leaves: int, candidates: int, count: int) -> OperatingPoint:
-        """A point as the first `count` queries see it; timed in blocks, of which the fastest counts."""
-        if not leaves:
-            return OperatingPoint(self._k, 0, 0, Recall(1.0, 1.0, 1.0), 1.0)
-        parameters = QueryParameters(leaves, candidates)
-        seconds, answers = [], []
+        """One point as the first `count` queries see it."""
+        return self._measured([(leaves, candidates)], count)[0]
+
+    def _measured(self, grid: list[tuple[int, int]], count: int) -> list[OperatingPoint]:
+        """Points as the first `count` queries see them.
+
+        Timed in blocks of queries, all points in turns, so that a slow moment of the machine strikes all;
+        of a point's blocks the fastest counts.
+        """
+        seconds = np.full(len(grid), np.inf)
+        answers: list[list[Rows]] = [[] for _ in grid]
         blocks = max(1, min(_BLOCKS, count // _A_BLOCK_AT_LEAST))
         for block in np.array_split(self._queries[:count], blocks):
-            began = thread_time()
-            answers.append(self._engine.search(block, self._asked_for, parameters)[0])
-            seconds.append((thread_time() - began) / len(block))
-        rows = np.concatenate(answers)
-        rows = rows[self._others(rows)].reshape(-1, self._k)
+            for i, (leaves, candidates) in enumerate(grid):
+                parameters = QueryParameters(leaves, candidates)
+                began = thread_time()
+                answers[i].append(self._engine.search(block, self._asked_for, parameters)[0])
+                seconds[i] = min(seconds[i], (thread_time() - began) / len(block))
+        return [
+            self._point(*searched, np.concatenate(rows), float(cost / self._exact_cost))
+            for searched, rows, cost in zip(grid, answers, seconds, strict=True)
+        ]
+
+    def _point(self, leaves: int, candidates: int, rows: Rows, cost: float) -> OperatingPoint:
+        count = len(rows)
         hits = count_hits(
             self._exact,
             self._queries[:count],
-            rows,
+            rows[self._others(rows)].reshape(-1, self._k),
             self._truth[0][:count],
             self._truth[1][:count],
             higher_is_closer=self._higher_is_closer,
         )
-        cost = round(min(seconds) / self._exact_cost, 6)
-        return OperatingPoint(self._k, leaves, candidates, recall_of(hits, self._k), cost)
+        return OperatingPoint(self._k, leaves, candidates, recall_of(hits, self._k), round(cost, 6))
 
     def _others(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """A mask that leaves k a query: all but its own row, or all but the last where that is absent."""
