@@ -7,7 +7,7 @@ sync and async, gRPC and HTTP run the same lines.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
@@ -26,7 +26,11 @@ from earshot.v1 import datapoint_pb2, datapoint_service_pb2, index_service_pb2, 
 from .results import Datapoint, Index, IndexVersion, Neighbor, SearchResults
 from .where import restricts_from, where_from
 
-__all__ = ["Call", "Flow", "get_index", "indexes", "read", "search", "versions"]
+__all__ = ["Call", "Flow", "get_index", "indexes", "read", "search", "search_batch", "versions"]
+
+# Of one request; below what a server takes, so that no request keeps others waiting for long.
+MAX_QUERIES = 256
+MAX_NEIGHBORS = 100_000
 
 R = TypeVar("R")
 M = TypeVar("M", bound=Message)
@@ -75,23 +79,40 @@ def search(
         **options,
     )
     reply: search_service_pb2.SearchResponse = yield Call(_SEARCH["Search"], request)
-    return SearchResults(
-        neighbors=tuple(
-            Neighbor(
-                id=found.datapoint.datapoint_id,
-                score=found.score,
-                distance=found.distance,
-                metadata=_metadata(found.datapoint.embedding_metadata),
-                crowding_tag=found.datapoint.crowding_tag or None,
-                vector=_array(found.datapoint),
-                restricts=where_from(found.datapoint),
-            )
-            for found in reply.neighbors
-        ),
-        index_version=reply.index_version,
-        embed_seconds=_seconds(reply.embed_duration) if reply.HasField("embed_duration") else None,
-        search_seconds=_seconds(reply.search_duration),
-    )
+    return _results(reply)
+
+
+def search_batch(
+    index: str,
+    *,
+    texts: Sequence[str] | None,
+    vectors: ArrayLike | None,
+    datapoint_ids: Sequence[str] | None,
+    where: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Flow[list[SearchResults]]:
+    """The neighbors of many queries, from as many requests as they need; `options` as in `search`."""
+    queries: dict[str, Any] = {"texts": texts, "vectors": vectors, "datapoint_ids": datapoint_ids}
+    kind, *others = [name for name, value in queries.items() if value is not None] or ["nothing"]
+    if others or kind == "nothing":
+        raise InvalidArgument(
+            f"queries: {' and '.join([kind, *others])} given; "
+            "give exactly one of texts, vectors and datapoint_ids",
+            field="queries",
+        )
+    if isinstance(queries[kind], str):
+        raise InvalidArgument(f"{kind} is one string; it must be a list of strings", field=kind)
+    asked = _vectors(queries[kind]) if kind == "vectors" else list(queries[kind])
+    fields = {"index": _index_name(index), **restricts_from(where), **options}
+    shared = _message(search_service_pb2.BatchSearchRequest, **fields)
+    size = max(1, min(MAX_QUERIES, MAX_NEIGHBORS // max(1, shared.neighbor_count)))
+    results: list[SearchResults] = []
+    for start in range(0, len(asked), size):
+        request = _message(search_service_pb2.BatchSearchRequest, **{kind: asked[start : start + size]})
+        request.MergeFrom(shared)
+        reply: search_service_pb2.BatchSearchResponse = yield Call(_SEARCH["BatchSearch"], request)
+        results += map(_results, reply.responses)
+    return results
 
 
 def read(index: str, ids: Iterable[str]) -> Flow[list[Datapoint]]:
@@ -144,6 +165,26 @@ def versions(index: str) -> Flow[list[IndexVersion]]:
         request = index_service_pb2.ListIndexVersionsRequest(parent=parent, page_token=reply.next_page_token)
 
 
+def _results(reply: search_service_pb2.SearchResponse) -> SearchResults:
+    return SearchResults(
+        neighbors=tuple(
+            Neighbor(
+                id=found.datapoint.datapoint_id,
+                score=found.score,
+                distance=found.distance,
+                metadata=_metadata(found.datapoint.embedding_metadata),
+                crowding_tag=found.datapoint.crowding_tag or None,
+                vector=_array(found.datapoint),
+                restricts=where_from(found.datapoint),
+            )
+            for found in reply.neighbors
+        ),
+        index_version=reply.index_version,
+        embed_seconds=_seconds(reply.embed_duration) if reply.HasField("embed_duration") else None,
+        search_seconds=_seconds(reply.search_duration),
+    )
+
+
 def _index_name(name: str, *, field: str = "index") -> str:
     # Also what a path of HTTP can say: one segment, and not one that means another folder.
     short = name.removeprefix("indexes/")
@@ -170,20 +211,36 @@ def _message(kind: type[M], **fields: Any) -> M:
 
 def _float32_bytes(vector: ArrayLike) -> bytes:
     """`vector` as the protocol wants it: little-endian float32, shape (dimensions,)."""
-    try:
-        array = np.asarray(vector)
-        if array.dtype.kind in "cSUmM":  # NumPy would parse or truncate these without a word
-            raise InvalidArgument(f"vector has dtype {array.dtype}; real numbers are needed", field="vector")
-        with np.errstate(over="ignore"):  # becomes infinite, which the server names
-            numbers = array.astype("<f4")
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"vector is not an array of numbers: {error}", field="vector") from error
+    numbers = _float32(vector, "vector")
     if numbers.ndim != 1 or not numbers.size:
         raise InvalidArgument(
             f"vector has shape {numbers.shape}; one query is one row of numbers, shape (dimensions,)",
             field="vector",
         )
     return numbers.tobytes()
+
+
+def _vectors(vectors: ArrayLike) -> list[datapoint_pb2.Vector]:
+    """The rows of `vectors`, shape (queries, dimensions)."""
+    numbers = _float32(vectors, "vectors")
+    if numbers.ndim != 2 and numbers.size:
+        raise InvalidArgument(
+            f"vectors has shape {numbers.shape}; many queries are rows of numbers, "
+            "shape (queries, dimensions)",
+            field="vectors",
+        )
+    return [datapoint_pb2.Vector(float32=row.tobytes()) for row in numbers]
+
+
+def _float32(values: ArrayLike, field: str) -> NDArray[np.float32]:
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "cSUmM":  # NumPy would parse or truncate these without a word
+            raise InvalidArgument(f"{field} has dtype {array.dtype}; real numbers are needed", field=field)
+        with np.errstate(over="ignore"):  # becomes infinite, which the server names
+            return array.astype("<f4")
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"{field} is not an array of numbers: {error}", field=field) from error
 
 
 def _array(datapoint: datapoint_pb2.Datapoint) -> NDArray[np.float32] | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -14,8 +15,9 @@ from grpc_reflection.v1alpha import reflection
 
 from earshot.errors import EarshotError, Internal, Unavailable, row_of
 
-from .grpc_methods import METHODS, SERVICES, Method
+from .grpc_methods import METHODS, SEARCH, SERVICES, STREAM_SEARCH, Method
 from .service import Service
+from .streams import stream_search
 
 __all__ = ["GrpcFace"]
 
@@ -30,6 +32,9 @@ class _Handlers(grpc.GenericRpcHandler):
             path: grpc.unary_unary_rpc_method_handler(_handler(service, method, executor))
             for path, method in METHODS.items()
         }
+        self._handlers[STREAM_SEARCH] = grpc.stream_stream_rpc_method_handler(
+            _stream_handler(service, executor)
+        )
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return self._handlers.get(handler_call_details.method)
@@ -48,6 +53,26 @@ def _handler(
             failure = Internal("internal error; the server's log has the cause")
         await context.abort(STATUS_OF_CODE[row_of(failure).grpc], failure.message)
         raise AssertionError("abort always raises")
+
+    return handle
+
+
+def _stream_handler(service: Service, executor: Executor) -> Callable[..., AsyncIterator[bytes]]:
+    def search(data: bytes) -> asyncio.Future[bytes]:
+        return asyncio.get_running_loop().run_in_executor(executor, METHODS[SEARCH], service, data)
+
+    async def one_by_one(requests: AsyncIterator[bytes]) -> AsyncIterator[Sequence[bytes]]:
+        async for request in requests:
+            yield [request]
+
+    async def handle(
+        requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> AsyncIterator[bytes]:
+        del context
+        async with aclosing(stream_search(one_by_one(requests), search)) as bundles:
+            async for answers in bundles:
+                for answer in answers:
+                    yield answer
 
     return handle
 

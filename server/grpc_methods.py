@@ -18,32 +18,39 @@ from earshot.v1 import datapoint_pb2, datapoint_service_pb2, index_service_pb2, 
 from . import messages
 from .service import Service
 
-__all__ = ["METHODS", "SERVICES", "Method", "datapoint_message", "search_request"]
+__all__ = [
+    "BATCH_SEARCH",
+    "METHODS",
+    "SEARCH",
+    "SERVICES",
+    "STREAM_SEARCH",
+    "Method",
+    "batch_search_request",
+    "datapoint_message",
+    "search_request",
+]
 
 M = TypeVar("M", bound=Message)
 Method = Callable[[Service, bytes], bytes]
+
+SEARCH = "/earshot.v1.SearchService/Search"
+BATCH_SEARCH = "/earshot.v1.SearchService/BatchSearch"
+STREAM_SEARCH = "/earshot.v1.SearchService/StreamSearch"
 
 SERVICES = ("earshot.v1.SearchService", "earshot.v1.IndexService", "earshot.v1.DatapointService")
 
 
 def search(service: Service, data: bytes) -> bytes:
     """`SearchService/Search`."""
-    reply = service.search(search_request(data))
-    answer = search_service_pb2.SearchResponse(
-        neighbors=[
-            search_service_pb2.Neighbor(
-                datapoint=datapoint_message(neighbor.datapoint),
-                distance=neighbor.distance,
-                score=neighbor.score,
-            )
-            for neighbor in reply.neighbors
-        ],
-        index_version=reply.index_version,
-    )
-    answer.search_duration.FromJsonString(reply.search_duration)
-    if reply.embed_duration is not None:
-        answer.embed_duration.FromJsonString(reply.embed_duration)
-    return answer.SerializeToString()
+    return _search_response(service.search(search_request(data))).SerializeToString()
+
+
+def batch_search(service: Service, data: bytes) -> bytes:
+    """`SearchService/BatchSearch`."""
+    reply = service.batch_search(batch_search_request(data))
+    return search_service_pb2.BatchSearchResponse(
+        responses=[_search_response(response) for response in reply.responses]
+    ).SerializeToString()
 
 
 def get_index(service: Service, data: bytes) -> bytes:
@@ -82,7 +89,8 @@ def read_datapoints(service: Service, data: bytes) -> bytes:
 
 
 METHODS: dict[str, Method] = {
-    "/earshot.v1.SearchService/Search": search,
+    SEARCH: search,
+    BATCH_SEARCH: batch_search,
     "/earshot.v1.IndexService/GetIndex": get_index,
     "/earshot.v1.IndexService/ListIndexes": list_indexes,
     "/earshot.v1.IndexService/ListIndexVersions": list_index_versions,
@@ -99,20 +107,42 @@ def search_request(data: bytes) -> messages.SearchRequest:
         text=request.text if query == "text" else None,
         vector=_vector(request.vector) if query == "vector" else None,
         datapoint_id=request.datapoint_id if query == "datapoint_id" else None,
-        neighbor_count=_optional(request, "neighbor_count"),
-        per_crowding_attribute_neighbor_count=_optional(request, "per_crowding_attribute_neighbor_count"),
-        target_recall=_optional(request, "target_recall"),
-        approximate_neighbor_count=_optional(request, "approximate_neighbor_count"),
-        fraction_leaf_nodes_to_search_override=_optional(request, "fraction_leaf_nodes_to_search_override"),
-        return_full_datapoint=request.return_full_datapoint,
-        restricts=[
+        **_options(request),
+    )
+
+
+def batch_search_request(data: bytes) -> messages.BatchSearchRequest:
+    """The message of `SearchService/BatchSearch`. Raises InvalidArgument."""
+    request = _parse(search_service_pb2.BatchSearchRequest, data)
+    return messages.BatchSearchRequest(
+        index=request.index,
+        texts=list(request.texts),
+        vectors=[_vector(vector) for vector in request.vectors],
+        datapoint_ids=list(request.datapoint_ids),
+        **_options(request),
+    )
+
+
+def _options(
+    request: search_service_pb2.SearchRequest | search_service_pb2.BatchSearchRequest,
+) -> dict[str, Any]:
+    return {
+        "neighbor_count": _optional(request, "neighbor_count"),
+        "per_crowding_attribute_neighbor_count": _optional(request, "per_crowding_attribute_neighbor_count"),
+        "target_recall": _optional(request, "target_recall"),
+        "approximate_neighbor_count": _optional(request, "approximate_neighbor_count"),
+        "fraction_leaf_nodes_to_search_override": _optional(
+            request, "fraction_leaf_nodes_to_search_override"
+        ),
+        "return_full_datapoint": request.return_full_datapoint,
+        "restricts": [
             messages.TokenRestrict(
                 namespace=each.namespace, allow_list=list(each.allow_list), deny_list=list(each.deny_list)
             )
             for each in request.restricts
         ],
-        numeric_restricts=[_numeric_restrict(each) for each in request.numeric_restricts],
-    )
+        "numeric_restricts": [_numeric_restrict(each) for each in request.numeric_restricts],
+    }
 
 
 def _parse(kind: type[M], data: bytes) -> M:
@@ -130,6 +160,24 @@ def _optional(request: Message, name: str) -> Any:
 
 def _vector(vector: datapoint_pb2.Vector) -> messages.Vector:
     return messages.Vector(values=list(vector.values), float32=vector.float32)
+
+
+def _search_response(reply: messages.SearchResponse) -> search_service_pb2.SearchResponse:
+    answer = search_service_pb2.SearchResponse(
+        neighbors=[
+            search_service_pb2.Neighbor(
+                datapoint=datapoint_message(neighbor.datapoint),
+                distance=neighbor.distance,
+                score=neighbor.score,
+            )
+            for neighbor in reply.neighbors
+        ],
+        index_version=reply.index_version,
+    )
+    answer.search_duration.FromJsonString(reply.search_duration)
+    if reply.embed_duration is not None:
+        answer.embed_duration.FromJsonString(reply.embed_duration)
+    return answer
 
 
 def _numeric_restrict(restrict: datapoint_pb2.NumericRestrict) -> messages.NumericRestrict:

@@ -75,6 +75,17 @@ def _query_routes(app: FastAPI, service: Service, reply: Reply, max_bytes: int) 
         return await reply(lambda: service.search(asked))
 
     @app.post(
+        "/v1/indexes/{index}:batchSearch",
+        tags=["search"],
+        openapi_extra=body(messages.BatchSearchRequest),
+        responses=answers(messages.BatchSearchResponse),
+    )
+    async def batch_search(index: str, request: Request) -> Response:
+        """Search one index with many texts, vectors or datapoints; all are answered, or none."""
+        asked = await _read(request, messages.BatchSearchRequest, max_bytes)
+        return await reply(lambda: service.batch_search(msgspec.structs.replace(asked, index=index)))
+
+    @app.post(
         "/v1/indexes/{index}/datapoints:read",
         tags=["datapoints"],
         openapi_extra=body(messages.ReadDatapointsRequest),

@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeAlias
 from msgspec import Struct, field
 
 __all__ = [
+    "BatchSearchRequest",
+    "BatchSearchResponse",
     "Datapoint",
     "Index",
     "IndexVersion",
@@ -19,6 +21,7 @@ __all__ = [
     "NumericRestrict",
     "ReadDatapointsRequest",
     "ReadDatapointsResponse",
+    "SearchOptions",
     "SearchRequest",
     "SearchResponse",
     "TokenRestrict",
@@ -54,13 +57,10 @@ class NumericRestrict(Struct, frozen=True, rename="camel", forbid_unknown_fields
     op: str | int = "OPERATOR_UNSPECIFIED"
 
 
-class SearchRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """One query for one index; exactly one of text, vector and datapoint_id is set."""
+class SearchOptions(Struct, frozen=True, rename="camel", forbid_unknown_fields=True, kw_only=True):
+    """Where and how to search; everything of a request but its queries."""
 
     index: str = ""
-    text: str | None = None
-    vector: Vector | None = None
-    datapoint_id: str | None = None
     neighbor_count: int | None = None
     per_crowding_attribute_neighbor_count: int | None = None
     target_recall: float | None = None
@@ -69,6 +69,22 @@ class SearchRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     return_full_datapoint: bool = False
     restricts: list[TokenRestrict] = []
     numeric_restricts: list[NumericRestrict] = []
+
+
+class SearchRequest(SearchOptions, frozen=True, kw_only=True):
+    """One query for one index; exactly one of text, vector and datapoint_id is set."""
+
+    text: str | None = None
+    vector: Vector | None = None
+    datapoint_id: str | None = None
+
+
+class BatchSearchRequest(SearchOptions, frozen=True, kw_only=True):
+    """Many queries of one kind for one index; exactly one of the three has entries."""
+
+    texts: list[str] = []
+    vectors: list[Vector] = []
+    datapoint_ids: list[str] = []
 
 
 class Datapoint(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -97,6 +113,12 @@ class SearchResponse(Struct, frozen=True, rename="camel", omit_defaults=True):
     index_version: str
     search_duration: str
     embed_duration: str | None = None
+
+
+class BatchSearchResponse(Struct, frozen=True, rename="camel"):
+    """An answer for each query, in their order."""
+
+    responses: list[SearchResponse]
 
 
 class Index(Struct, frozen=True, rename="camel"):

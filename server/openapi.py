@@ -22,9 +22,19 @@ REF = "#/components/schemas/{name}"
 EXAMPLES: dict[type, dict[str, Any]] = {
     messages.SearchRequest: {
         "text": {"value": {"text": "why does my sourdough collapse", "neighborCount": 5}},
+        "in one language, recent": {
+            "value": {
+                "text": "Brot ohne Hefe",
+                "restricts": [{"namespace": "language", "allowList": ["de"]}],
+                "numericRestricts": [{"namespace": "year", "valueInt": 2025, "op": "GREATER_EQUAL"}],
+            }
+        },
         "every passage, not each episode once": {
             "value": {"text": "heat pumps in old houses", "perCrowdingAttributeNeighborCount": 0}
         },
+    },
+    messages.BatchSearchRequest: {
+        "texts": {"value": {"texts": ["sourdough that collapses", "a comet lander"], "neighborCount": 3}}
     },
     messages.ReadDatapointsRequest: {"by id": {"value": {"ids": ["an-id-that-a-search-returned"]}}},
 }
@@ -32,6 +42,8 @@ EXAMPLES: dict[type, dict[str, Any]] = {
 TYPES = (
     messages.SearchRequest,
     messages.SearchResponse,
+    messages.BatchSearchRequest,
+    messages.BatchSearchResponse,
     messages.ReadDatapointsRequest,
     messages.ReadDatapointsResponse,
     messages.Index,

@@ -152,7 +152,7 @@ class Registry:
         index.search_ids(index.sample_ids(WARM_UP_QUERIES), min(10, len(index)))
         if self._embedders is not None and index.manifest.model:
             try:
-                self._embedders.get(index.manifest.model).embed(["warm up"])
+                self._embedders.get(index.manifest.model)("warm up")
             except EarshotError as error:  # the index still answers vectors; a text will be told the reason
                 log.warning("the model of index %s: %s", index.manifest.index, error.message)
 

@@ -49,7 +49,7 @@ class SearchPlan:
     where: Where | None
 
 
-def plan_search(request: messages.SearchRequest, served: ServedIndex) -> SearchPlan:
+def plan_search(request: messages.SearchOptions, served: ServedIndex) -> SearchPlan:
     """Everything of a request but the query itself.
 
     Raises InvalidArgument, and FailedPrecondition for a filter on an index that cannot be filtered.
@@ -112,13 +112,13 @@ def query_vector(
     return query
 
 
-def query_text(text: str) -> str:
+def query_text(text: str, *, field: str = "text") -> str:
     """The text, checked. Raises InvalidArgument where it is empty or too long."""
     if not text.strip():
-        raise InvalidArgument("text is empty: write what to search for", field="text")
+        raise InvalidArgument(f"{field} is empty: write what to search for", field=field)
     if len(text) > MAX_TEXT_CHARACTERS:
         raise InvalidArgument(
-            f"text has {len(text)} characters; at most {MAX_TEXT_CHARACTERS} are taken", field="text"
+            f"{field} has {len(text)} characters; at most {MAX_TEXT_CHARACTERS} are taken", field=field
         )
     return text
 

@@ -6,19 +6,30 @@ All methods are synchronous, thread-safe and raise only `earshot.errors`.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from earshot.embedding import Embedder
 from earshot.errors import EarshotError, InvalidArgument
 from earshot.index import Manifest
 
 from . import messages
+from .batch import batch_kind, batch_texts, batch_vectors
 from .embedders import Embedders
 from .names import index_id, index_name, version_name
 from .registry import Registry, ServedIndex
-from .search import attach, datapoint_of, find, model_of, plan_search, query_kind, query_text, query_vector
+from .search import (
+    SearchPlan,
+    attach,
+    datapoint_of,
+    find,
+    model_of,
+    plan_search,
+    query_kind,
+    query_text,
+    query_vector,
+)
 
 __all__ = ["Service"]
 
@@ -43,14 +54,13 @@ class Service:
         served = self.registry.get(index_id(request.index))
         plan = plan_search(request, served)
         query, embed_seconds = self._query_vector(request, served)
-        started = time.perf_counter()
-        neighbors = attach(plan, find(plan, query), 0)
-        return messages.SearchResponse(
-            neighbors=neighbors,
-            index_version=version_name(served.name, served.version),
-            search_duration=_duration(time.perf_counter() - started),
-            embed_duration=None if embed_seconds is None else _duration(embed_seconds),
-        )
+        return _answers(plan, query, embed_seconds)[0]
+
+    def batch_search(self, request: messages.BatchSearchRequest) -> messages.BatchSearchResponse:
+        """The neighbors of many queries, in one call of the engine. Raises as `search`, for all of them."""
+        plan = plan_search(request, self.registry.get(index_id(request.index)))
+        queries, embed_seconds = self._query_vectors(request, plan)
+        return messages.BatchSearchResponse(responses=_answers(plan, queries, embed_seconds))
 
     def get_index(self, name: str) -> messages.Index:
         """One index. Raises NotFound."""
@@ -126,19 +136,53 @@ class Service:
     def _query_vector(
         self, request: messages.SearchRequest, served: ServedIndex
     ) -> tuple[NDArray[np.float32], float | None]:
-        query_kind(request)
-        if request.datapoint_id is not None:
-            return served.index.read([request.datapoint_id])[0].vector, None
-        if request.vector is not None:
-            return query_vector(request.vector, served), None
+        kind = query_kind(request)
+        if kind == "datapoint_id":
+            return served.index.read([request.datapoint_id or ""])[0].vector, None
+        if kind == "vector":
+            return query_vector(request.vector or messages.Vector(), served), None
         text = query_text(request.text or "")
         started = time.perf_counter()
-        vector = self.embedder(served).embed([text])[0]
-        return vector, time.perf_counter() - started
+        return self.embed(served, [text])[0], time.perf_counter() - started
 
-    def embedder(self, served: ServedIndex) -> Embedder:
-        """The model that made the index. Raises FailedPrecondition where it has none or another is here."""
-        return self._embedders.get(model_of(served))
+    def _query_vectors(
+        self, request: messages.BatchSearchRequest, plan: SearchPlan
+    ) -> tuple[NDArray[np.float32], float | None]:
+        kind = batch_kind(request, plan)
+        if kind == "datapoint_ids":
+            stored = plan.served.index.read(request.datapoint_ids)
+            return np.stack([datapoint.vector for datapoint in stored]), None
+        if kind == "vectors":
+            return batch_vectors(request.vectors, plan.served), None
+        texts = batch_texts(request.texts)
+        started = time.perf_counter()
+        return self.embed(plan.served, texts), time.perf_counter() - started
+
+    def embed(self, served: ServedIndex, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Texts as vectors of the index, float32 [q, dimension].
+
+        Raises FailedPrecondition where the index has no model, or another one is here.
+        """
+        embed = self._embedders.get(model_of(served))
+        return np.stack([embed(text) for text in texts])
+
+
+def _answers(
+    plan: SearchPlan, queries: NDArray[np.float32], embed_seconds: float | None
+) -> list[messages.SearchResponse]:
+    started = time.perf_counter()
+    found = find(plan, queries)
+    neighbors = [attach(plan, found, query) for query in range(len(found))]
+    seconds = time.perf_counter() - started
+    return [
+        messages.SearchResponse(
+            neighbors=each,
+            index_version=version_name(plan.served.name, plan.served.version),
+            search_duration=_duration(seconds),
+            embed_duration=None if embed_seconds is None else _duration(embed_seconds),
+        )
+        for each in neighbors
+    ]
 
 
 def _page_size(given: int) -> int:

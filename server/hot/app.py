@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 
 from earshot.errors import EarshotError, Internal, Unavailable, Unimplemented
 
@@ -19,8 +20,11 @@ log = logging.getLogger(__name__)
 Unary = Callable[[bytes, float | None], Awaitable[bytes]]
 """From a request and its deadline, a `time.monotonic()` or None, to the answer."""
 
-Streaming = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
-"""From requests to answers, each in its own time: server, client and bidirectional streaming."""
+Streaming = Callable[[AsyncIterator[Sequence[bytes]]], AsyncGenerator[Sequence[bytes]]]
+"""From requests to answers, each in its own time: server, client and bidirectional streaming.
+
+Both come in bundles: what arrived in one piece, and what is ready and leaves in one.
+"""
 
 _HEADERS: Headers = [(b"content-type", b"application/grpc"), ACCEPT_ENCODING]
 _START = {"type": "http.response.start", "status": 200, "headers": _HEADERS, "trailers": True}
@@ -104,11 +108,13 @@ class HotApp:
         failure: EarshotError | None = None
         self._calls.enter(call)
         try:
-            async for answer in method(call.messages()):
-                if not has_started:
-                    await send(_START)
-                    has_started = True
-                await send({"type": "http.response.body", "body": frame(answer), "more_body": True})
+            async with aclosing(method(call.messages())) as bundles:
+                async for answers in bundles:
+                    if not has_started:
+                        await send(_START)
+                        has_started = True
+                    body = b"".join(map(frame, answers))
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
         except EarshotError as error:
             failure = error
         except asyncio.CancelledError:

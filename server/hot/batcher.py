@@ -23,10 +23,13 @@ Result = TypeVar("Result")
 
 
 class _Entry(Generic[Item, Result]):
-    __slots__ = ("deadline", "future", "item")
+    __slots__ = ("deadline", "future", "item", "weight")
 
-    def __init__(self, item: Item, future: asyncio.Future[Result], deadline: float | None) -> None:
+    def __init__(
+        self, item: Item, future: asyncio.Future[Result], deadline: float | None, weight: int
+    ) -> None:
         self.item = item
+        self.weight = weight
         self.future = future
         self.deadline = deadline
 
@@ -40,11 +43,13 @@ class _Lane(Generic[Key, Item, Result]):
 
 
 class Batcher(Generic[Key, Item, Result]):
-    """Calls `run(key, items)` in `executor`, at most `slots` at a time, with at most `max_batch` items.
+    """Calls `run(key, items)` in `executor`, at most `slots` at a time.
 
-    Items with equal keys may go together. Lanes take turns: a lane is whatever should have a fair
-    share, here an index. `run` returns a result for each item, or raises, and then each item is
-    run alone, so that only the bad ones fail. Belongs to one event loop.
+    Items weigh 1 unless told otherwise. Those of one call weigh `max_batch` at most, but for one that is
+    heavier and goes alone. A lane where `max_waiting` wait takes no more. Items with equal keys may go
+    together. Lanes take turns: a lane is whatever should have a fair share, here an index. `run` returns a
+    result for each item, or raises, and then each item is run alone, so that only the bad ones fail.
+    Belongs to one event loop.
     """
 
     def __init__(
@@ -65,7 +70,7 @@ class Batcher(Generic[Key, Item, Result]):
         self._flush_is_due = False
 
     def submit(
-        self, lane: Hashable, key: Key, item: Item, deadline: float | None = None
+        self, lane: Hashable, key: Key, item: Item, deadline: float | None = None, *, weight: int = 1
     ) -> asyncio.Future[Result]:
         """A future of the item's result; cancel it to drop the item. `deadline` is a `time.monotonic()`.
 
@@ -83,8 +88,8 @@ class Batcher(Generic[Key, Item, Result]):
         queue = waiting.queues.get(key)
         if queue is None:
             queue = waiting.queues[key] = deque()
-        queue.append(_Entry(item, future, deadline))
-        waiting.waiting += 1
+        queue.append(_Entry(item, future, deadline, weight))
+        waiting.waiting += weight
         if self._free and not self._flush_is_due:
             # Not at once: what else arrived in this turn of the loop comes along.
             self._flush_is_due = True
@@ -111,15 +116,17 @@ class Batcher(Generic[Key, Item, Result]):
         queue = lane.queues.pop(key)
         now = time.monotonic()
         batch: list[_Entry[Item, Result]] = []
-        while queue and len(batch) < self._max_batch:
+        room = self._max_batch
+        while queue and (queue[0].weight <= room or not batch):
             entry = queue.popleft()
-            lane.waiting -= 1
+            lane.waiting -= entry.weight
             if entry.future.done():
                 continue
             if entry.deadline is not None and now >= entry.deadline:
                 entry.future.set_exception(DeadlineExceeded("the deadline passed while the request waited"))
                 continue
             batch.append(entry)
+            room -= entry.weight
         if queue:
             lane.queues[key] = queue
         if lane.queues:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from earshot.errors import DeadlineExceeded, EarshotError, InvalidArgument
@@ -72,12 +72,12 @@ class Call:
             raise InvalidArgument(f"{len(messages)} messages came; this method takes exactly one")
         return messages[0]
 
-    async def messages(self) -> AsyncIterator[bytes]:
-        """The messages of a streaming request, each as soon as it is whole. Raises as `message` does."""
+    async def messages(self) -> AsyncIterator[Sequence[bytes]]:
+        """The messages of a streaming request as they become whole. Raises as `message` does."""
         reader = MessageReader(self.encoding, self.limit)
         while not self.ended:
-            for message in reader.feed(await self._chunk()):
-                yield message
+            if messages := list(reader.feed(await self._chunk())):
+                yield messages
         reader.close()
 
     def end(self, failure: EarshotError | Vanished) -> None:

@@ -6,7 +6,7 @@ The wire format is that of `earshot.v1.SearchResponse`; a test decodes what is w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -20,34 +20,17 @@ from ..json_codec import encode as encode_json
 from ..names import version_name
 from ..registry import ServedIndex
 from ..search import SearchPlan, attach
+from ..wire import FIXED64, LENGTH_DELIMITED, field, tag, varint
 
 __all__ = ["AnswerEncoder", "JsonAnswers", "ProtobufAnswers"]
 
 MAX_REMEMBERED = 100_000  # datapoints of one index; about 300 bytes each
 
 _FIELDS = search_service_pb2.SearchResponse.DESCRIPTOR.fields_by_name
+_RESPONSES = search_service_pb2.BatchSearchResponse.DESCRIPTOR.fields_by_name["responses"].number
 _NEIGHBOR_FIELDS = search_service_pb2.Neighbor.DESCRIPTOR.fields_by_name
-_LENGTH_DELIMITED, _FIXED64 = 2, 1
-
 # Each entry of distances and scores as they lie in a Neighbor: double, the tag of score, double.
 _PAIR = np.dtype([("distance", "<f8"), ("tag", "u1"), ("score", "<f8")])
-
-
-def _tag(number: int, wire_type: int) -> bytes:
-    return bytes([number << 3 | wire_type])
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _tag(number, _LENGTH_DELIMITED) + _varint(len(content)) + content
 
 
 class _Pieces:
@@ -78,14 +61,14 @@ class ProtobufAnswers:
 
     def __init__(self) -> None:
         self._pieces = _Pieces(self._prefix)
-        self._scores_tag = _tag(_NEIGHBOR_FIELDS["score"].number, _FIXED64)[0]
+        self._scores_tag = tag(_NEIGHBOR_FIELDS["score"].number, FIXED64)[0]
 
     def encode(self, plan: SearchPlan, found: SearchResult, seconds: float) -> list[bytes]:
         """An answer for each query; `seconds` is how long finding them took."""
         pairs = np.empty(found.distances.shape, _PAIR)
         pairs["distance"], pairs["tag"], pairs["score"] = found.distances, self._scores_tag, found.scores
         packed = pairs.tobytes()
-        tail = _field(
+        tail = field(
             _FIELDS["index_version"].number, version_name(plan.served.name, plan.served.version).encode()
         ) + self._duration("search_duration", seconds)
         size, width = _PAIR.itemsize, found.rows.shape[1]
@@ -106,21 +89,24 @@ class ProtobufAnswers:
         return answer + self._duration("embed_duration", seconds)
 
     @staticmethod
+    def batch(answers: Sequence[bytes]) -> bytes:
+        """The answer to a batch, from that of each query."""
+        return b"".join(field(_RESPONSES, answer) for answer in answers)
+
+    @staticmethod
     def _duration(name: str, seconds: float) -> bytes:
         whole, nanos = divmod(int(seconds * 1e9), 1_000_000_000)
-        content = (b"\x08" + _varint(whole) if whole else b"") + (b"\x10" + _varint(nanos) if nanos else b"")
-        return _field(_FIELDS[name].number, content)
+        content = (b"\x08" + varint(whole) if whole else b"") + (b"\x10" + varint(nanos) if nanos else b"")
+        return field(_FIELDS[name].number, content)
 
     @staticmethod
     def _prefix(datapoint: messages.Datapoint) -> bytes:
         """A neighbor up to its distance: tags, lengths and the datapoint do not change with the query."""
-        inner = _field(
+        inner = field(
             _NEIGHBOR_FIELDS["datapoint"].number, datapoint_message(datapoint).SerializeToString()
-        ) + _tag(_NEIGHBOR_FIELDS["distance"].number, _FIXED64)
+        ) + tag(_NEIGHBOR_FIELDS["distance"].number, FIXED64)
         return (
-            _tag(_FIELDS["neighbors"].number, _LENGTH_DELIMITED)
-            + _varint(len(inner) + _PAIR.itemsize)
-            + inner
+            tag(_FIELDS["neighbors"].number, LENGTH_DELIMITED) + varint(len(inner) + _PAIR.itemsize) + inner
         )
 
 
@@ -167,6 +153,11 @@ class JsonAnswers:
     def with_embed_duration(self, answer: bytes, seconds: float) -> bytes:
         """The answer to a text query, with one more member at its end."""
         return answer[:-1] + f',"embedDuration":"{seconds:.6f}s"}}'.encode()
+
+    @staticmethod
+    def batch(answers: Sequence[bytes]) -> bytes:
+        """The answer to a batch, from that of each query."""
+        return b'{"responses":[' + b",".join(answers) + b"]}"
 
 
 AnswerEncoder = ProtobufAnswers | JsonAnswers

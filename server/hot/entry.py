@@ -17,11 +17,21 @@ from typing import Any
 from earshot.index import Store
 
 from ..embedders import Embedders
-from ..grpc_methods import METHODS, SERVICES, Method, search_request
+from ..grpc_methods import (
+    BATCH_SEARCH,
+    METHODS,
+    SEARCH,
+    SERVICES,
+    STREAM_SEARCH,
+    Method,
+    batch_search_request,
+    search_request,
+)
 from ..http_face import http_app
 from ..registry import Registry
 from ..service import Service
 from ..settings import Settings
+from ..streams import stream_search
 from .admin import Admin
 from .app import HotApp, Streaming, Unary
 from .asgi import Application, Receive, Scope, Send
@@ -37,7 +47,6 @@ log = logging.getLogger(__name__)
 ENVIRONMENT = "EARSHOT_HOT"
 DRAIN_SECONDS = 30.0
 QUIET_SECONDS = 0.2  # without a request, before the process goes
-SEARCH = "/earshot.v1.SearchService/Search"
 
 
 class _Server:
@@ -59,8 +68,15 @@ class _Server:
         async def search(data: bytes, deadline: float | None) -> bytes:
             return await searcher.search(search_request(data), answers, deadline)
 
+        async def batch_search(data: bytes, deadline: float | None) -> bytes:
+            return await searcher.batch_search(batch_search_request(data), answers, deadline)
+
+        def search_in_stream(data: bytes) -> asyncio.Future[bytes]:
+            return asyncio.ensure_future(search(data, None))
+
         unary: dict[str, Unary] = {path: self._off_loop(service, method) for path, method in METHODS.items()}
         unary[SEARCH] = search
+        unary[BATCH_SEARCH] = batch_search
         unary[f"/{HEALTH_SERVICE}/Check"] = self.health.check
         unary[f"/{HEALTH_SERVICE}/List"] = self.health.list
         reflection = Reflection((*SERVICES, HEALTH_SERVICE, REFLECTION_SERVICES[1]))
@@ -68,6 +84,7 @@ class _Server:
             f"/{name}/ServerReflectionInfo": reflection.info for name in REFLECTION_SERVICES
         }
         streaming[f"/{HEALTH_SERVICE}/Watch"] = self.health.watch
+        streaming[STREAM_SEARCH] = lambda requests: stream_search(requests, search_in_stream)
         limit = settings.max_message_bytes
         http: Application = http_app(service, self.executor, max_message_bytes=limit)
         self.http = HotHttp(searcher, http, max_message_bytes=limit)

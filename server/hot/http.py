@@ -1,9 +1,11 @@
-"""HTTP on the hot face: the search endpoint goes straight to the batcher, all else to the FastAPI app."""
+"""HTTP on the hot face: searches go straight to the batcher, all else to the FastAPI app."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
@@ -17,9 +19,11 @@ from .search import Searcher
 
 __all__ = ["HotHttp"]
 
+Search = Callable[[Any, JsonAnswers, None], Awaitable[bytes]]
+
 log = logging.getLogger(__name__)
 
-_PREFIX, _SUFFIX = "/v1/indexes/", ":search"
+_PREFIX = "/v1/indexes/"
 _JSON = [(b"content-type", b"application/json")]
 
 
@@ -27,7 +31,10 @@ class HotHttp:
     """The same endpoints as `http_app`, and `/readyz` says so when the server is about to go."""
 
     def __init__(self, searcher: Searcher, http: Application, *, max_message_bytes: int) -> None:
-        self._searcher = searcher
+        self._searches: dict[str, tuple[type[messages.SearchOptions], Search]] = {
+            "search": (messages.SearchRequest, searcher.search),
+            "batchSearch": (messages.BatchSearchRequest, searcher.batch_search),
+        }
         self._http = http
         self._answers = JsonAnswers()
         self._max_message_bytes = max_message_bytes
@@ -36,23 +43,25 @@ class HotHttp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
         path = scope["path"]
-        if scope["method"] == "POST" and path.startswith(_PREFIX) and path.endswith(_SUFFIX):
-            name = path[len(_PREFIX) : -len(_SUFFIX)]
-            if "/" not in name:
-                await self._search(name, receive, send)
+        if scope["method"] == "POST" and path.startswith(_PREFIX):
+            name, _, verb = path[len(_PREFIX) :].rpartition(":")
+            if verb in self._searches and "/" not in name:
+                await self._search(name, *self._searches[verb], receive, send)
                 return
         if self.is_draining and path == "/readyz":
             await _respond(send, 503, encode({"status": "draining"}))
             return
         await self._http(scope, receive, send)
 
-    async def _search(self, name: str, receive: Receive, send: Send) -> None:
+    async def _search(
+        self, name: str, kind: type[messages.SearchOptions], search: Search, receive: Receive, send: Send
+    ) -> None:
         try:
             body = await self._body(receive)
             if body is None:
                 return
-            request = msgspec.structs.replace(decode(body, messages.SearchRequest), index=name)
-            answer = await self._searcher.search(request, self._answers, None)
+            request = msgspec.structs.replace(decode(body, kind), index=name)
+            answer = await search(request, self._answers, None)
         except EarshotError as error:
             await _respond(send, row_of(error).http, error_body(error))
         except asyncio.CancelledError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
@@ -49,14 +49,14 @@ class Health:
         ).SerializeToString()
         return answer
 
-    async def watch(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def watch(self, requests: AsyncIterator[Sequence[bytes]]) -> AsyncGenerator[Sequence[bytes]]:
         """`Watch`: the status now and whenever it changes; ends when the server shuts down."""
-        name = _health_request(await anext(requests, b""))
+        name = _health_request((await anext(requests, [b""]))[0])
         last = None
         while True:
             status = self._status.get(name, Status.SERVICE_UNKNOWN)
             if status != last:
-                yield _response(status)
+                yield [_response(status)]
                 last = status
             elif self._is_shut_down:
                 return
@@ -76,15 +76,15 @@ class Reflection:
     def __init__(self, services: tuple[str, ...]) -> None:
         self._servicer = reflection.ReflectionServicer(services)
 
-    async def info(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def info(self, requests: AsyncIterator[Sequence[bytes]]) -> AsyncGenerator[Sequence[bytes]]:
         """`ServerReflectionInfo`: an answer for each question."""
-        async for data in requests:
+        async for bundle in requests:
             try:
-                request = reflection_pb2.ServerReflectionRequest.FromString(data)
+                asked = map(reflection_pb2.ServerReflectionRequest.FromString, bundle)
+                answers = self._servicer.ServerReflectionInfo(asked, None)
+                yield [answer.SerializeToString() for answer in answers]
             except DecodeError as error:
                 raise InvalidArgument("a message is not a ServerReflectionRequest") from error
-            for answer in self._servicer.ServerReflectionInfo(iter([request]), None):
-                yield answer.SerializeToString()
 
 
 def _response(status: int) -> bytes:

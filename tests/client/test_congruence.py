@@ -191,6 +191,48 @@ def test_searches_answer_alike(ask: Ask, options: dict[str, Any], index: str, ro
             assert neighbor.restricts == {}
 
 
+def search_of(row: int, options: dict[str, Any]) -> Callable[[Any], Any]:
+    return lambda client: client.search("dots", vector=VECTORS[row], **options)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {"k": st.integers(1, 12), "return_full_datapoint": st.booleans()},
+        optional={
+            "per_crowding_attribute_neighbor_count": st.integers(0, 3),
+            "target_recall": st.floats(0.1, 1.0),
+            "where": st.fixed_dictionaries(
+                {"year": st.dictionaries(comparisons, st.integers(1985, 2025), min_size=1)}
+            ),
+        },
+    ),
+    st.lists(st.integers(0, COUNT - 1), max_size=20),
+    st.booleans(),
+)
+def test_a_batch_answers_like_its_queries_one_by_one(
+    ask: Ask, options: dict[str, Any], rows: list[int], by_id: bool
+) -> None:
+    queries = {"datapoint_ids": [f"p/{row} é" for row in rows]} if by_id else {"vectors": VECTORS[rows]}
+    together = the_one(ask(lambda client: client.search_batch("dots", **queries, **options)))
+    assert len(together) == len(rows)
+    for row, results in zip(rows, together, strict=True):
+        alone = the_one(ask(search_of(row, options)))
+        assert [each.id for each in results] == [each.id for each in alone]
+        assert [each.metadata for each in results] == [each.metadata for each in alone]
+        np.testing.assert_allclose(
+            [each.score for each in results], [each.score for each in alone], 1e-4, 1e-4
+        )
+
+
+def test_more_queries_than_one_request_takes_are_all_answered(ask: Ask) -> None:
+    vectors = np.concatenate([VECTORS] * 4)
+    results = the_one(ask(lambda client: client.search_batch("dots", vectors=vectors, k=1)))
+    assert [result[0].id for result in results] == [f"p/{row % COUNT} é" for row in range(4 * COUNT)]
+    wide = the_one(ask(lambda client: client.search_batch("dots", vectors=VECTORS[:12], k=9_000)))
+    assert [len(result) for result in wide] == [COUNT] * 12
+
+
 def test_a_search_finds_what_brute_force_finds(ask: Ask) -> None:
     query = np.random.default_rng(8).standard_normal(DIMENSIONS)
     results = the_one(ask(lambda client: client.search("dots", vector=query, target_recall=1.0)))
@@ -247,6 +289,18 @@ WRONG: dict[str, Callable[[Any], Any]] = {
     "recall that is no number": lambda client: client.search("dots", vector=VECTORS[0], target_recall=np.nan),
     "no leaves": lambda client: client.search("dots", vector=VECTORS[0], fraction_leaf_nodes_to_search=0.0),
     "no candidates": lambda client: client.search("dots", vector=VECTORS[0], approximate_neighbor_count=0),
+    "an empty batch of nothing": lambda client: client.search_batch("dots"),
+    "a batch of two kinds": lambda client: client.search_batch("dots", ["x"], datapoint_ids=["y"]),
+    "a batch that is one text": lambda client: client.search_batch("dots", "text"),
+    "a batch of one vector": lambda client: client.search_batch("dots", vectors=VECTORS[0]),
+    "a batch of wrong dimension": lambda client: client.search_batch("dots", vectors=VECTORS[:3, :5]),
+    "NaN in a batch": lambda client: client.search_batch("dots", vectors=VECTORS[:3] * [[1], [np.nan], [1]]),
+    "infinity in a batch": lambda client: client.search_batch("dots", vectors=VECTORS[:2] * [[1], [np.inf]]),
+    "an empty text in a batch": lambda client: client.search_batch("dots", ["x", " "]),
+    "a batch of texts without a model": lambda client: client.search_batch("dots", ["x", "y"]),
+    "unknown datapoints in a batch": lambda client: client.search_batch("dots", datapoint_ids=["no"]),
+    "a batch with k of 0": lambda client: client.search_batch("dots", vectors=VECTORS, k=0),
+    "a batch with a bad filter": lambda client: client.search_batch("dots", vectors=VECTORS, where={"": 1}),
     "a filter without a name": lambda client: client.search("dots", vector=VECTORS[0], where={"": "x"}),
     "a filter that is no mapping": lambda client: client.search("dots", vector=VECTORS[0], where="year=3"),
     "a filter by NaN": lambda client: client.search("dots", vector=VECTORS[0], where={"year": np.nan}),

@@ -172,6 +172,50 @@ def test_malformed_json_is_told_by_field_and_value(server: Server, body: bytes, 
     assert words in reply.json()["error"]["message"]
 
 
+V = GOOD["vector"]
+BATCHES: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "no queries": ("plain", {}, "INVALID_ARGUMENT", "nothing given; give exactly one of texts, vectors,"),
+    "two kinds": ("plain", {"texts": ["x"], "vectors": [V]}, "INVALID_ARGUMENT", "texts and vectors given"),
+    "too many": ("plain", {"vectors": [V] * 1001}, "INVALID_ARGUMENT", "vectors has 1001 entries"),
+    "too many neighbors": (
+        "plain",
+        {"vectors": [V] * 11, "neighborCount": 10_000},
+        "INVALID_ARGUMENT",
+        "11 queries want 10000 neighbors each",
+    ),
+    "the third of wrong dimension": (
+        "plain",
+        {"vectors": [V, V, {"values": [1.0]}]},
+        "INVALID_ARGUMENT",
+        "vectors[2] has 1 numbers",
+    ),
+    "NaN in the second": (
+        "plain",
+        {"vectors": [V, float32(math.nan, *[0.0] * 7)["vector"]]},
+        "INVALID_ARGUMENT",
+        "vectors[1] holds NaN",
+    ),
+    "an unknown datapoint": ("plain", {"datapointIds": ["id-1", "ghost"]}, "NOT_FOUND", "ghost"),
+    "a blank text": ("shows", {"texts": ["x", " "]}, "INVALID_ARGUMENT", "texts[1] is empty"),
+    "texts without a model": ("plain", {"texts": ["x"]}, "FAILED_PRECONDITION", "search by vector"),
+    "unknown index": ("nosuch", {"vectors": [V]}, "NOT_FOUND", "nosuch"),
+    "k of zero": ("plain", {"vectors": [V], "neighborCount": 0}, "INVALID_ARGUMENT", "neighbor_count is 0"),
+}
+
+
+@pytest.mark.parametrize("case", BATCHES)
+def test_a_bad_batch_is_told_in_the_same_words_by_grpc_and_http(server: Server, case: str) -> None:
+    index, body, code, words = BATCHES[case]
+    reply = httpx.post(f"{server.http}/v1/indexes/{index}:batchSearch", json=body)
+    assert (reply.status_code, reply.json()["error"]["status"]) == (TABLE[code].http, code)
+    assert words in reply.json()["error"]["message"]
+    request = json_format.ParseDict({"index": index, **body}, search_service_pb2.BatchSearchRequest())
+    with grpc.insecure_channel(server.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
+        call(channel, request.SerializeToString(), method="BatchSearch")
+    assert caught.value.code().name == code
+    assert caught.value.details() == reply.json()["error"]["message"]
+
+
 def test_malformed_protobuf_is_an_invalid_argument(server: Server) -> None:
     with grpc.insecure_channel(server.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
         call(channel, b"\xff\xff\xff not a message")

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from earshot.v1 import datapoint_pb2 as earshot_dot_v1_dot_datapoint__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x61rshot/v1/search_service.proto\x12\nearshot.v1\x1a\x1a\x65\x61rshot/v1/datapoint.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"\xde\x04\n\rSearchRequest\x12\r\n\x05index\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12$\n\x06vector\x18\x03 \x01(\x0b\x32\x12.earshot.v1.VectorH\x00\x12\x16\n\x0c\x64\x61tapoint_id\x18\x04 \x01(\tH\x00\x12\x1b\n\x0eneighbor_count\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x32\n%per_crowding_attribute_neighbor_count\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12\x1a\n\rtarget_recall\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\'\n\x1a\x61pproximate_neighbor_count\x18\x08 \x01(\x05H\x04\x88\x01\x01\x12\x33\n&fraction_leaf_nodes_to_search_override\x18\t \x01(\x01H\x05\x88\x01\x01\x12\x1d\n\x15return_full_datapoint\x18\n \x01(\x08\x12,\n\trestricts\x18\x0b \x03(\x0b\x32\x19.earshot.v1.TokenRestrict\x12\x36\n\x11numeric_restricts\x18\x0c \x03(\x0b\x32\x1b.earshot.v1.NumericRestrictB\x07\n\x05queryB\x11\n\x0f_neighbor_countB(\n&_per_crowding_attribute_neighbor_countB\x10\n\x0e_target_recallB\x1d\n\x1b_approximate_neighbor_countB)\n\'_fraction_leaf_nodes_to_search_override\"\xb7\x01\n\x0eSearchResponse\x12\'\n\tneighbors\x18\x01 \x03(\x0b\x32\x14.earshot.v1.Neighbor\x12\x15\n\rindex_version\x18\x02 \x01(\t\x12\x31\n\x0e\x65mbed_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fsearch_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"U\n\x08Neighbor\x12(\n\tdatapoint\x18\x01 \x01(\x0b\x32\x15.earshot.v1.Datapoint\x12\x10\n\x08\x64istance\x18\x02 \x01(\x01\x12\r\n\x05score\x18\x03 \x01(\x01\x32y\n\rSearchService\x12h\n\x06Search\x12\x19.earshot.v1.SearchRequest\x1a\x1a.earshot.v1.SearchResponse\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/{index=indexes/*}:search:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x61rshot/v1/search_service.proto\x12\nearshot.v1\x1a\x1a\x65\x61rshot/v1/datapoint.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\"\xde\x04\n\rSearchRequest\x12\r\n\x05index\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12$\n\x06vector\x18\x03 \x01(\x0b\x32\x12.earshot.v1.VectorH\x00\x12\x16\n\x0c\x64\x61tapoint_id\x18\x04 \x01(\tH\x00\x12\x1b\n\x0eneighbor_count\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x32\n%per_crowding_attribute_neighbor_count\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12\x1a\n\rtarget_recall\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\'\n\x1a\x61pproximate_neighbor_count\x18\x08 \x01(\x05H\x04\x88\x01\x01\x12\x33\n&fraction_leaf_nodes_to_search_override\x18\t \x01(\x01H\x05\x88\x01\x01\x12\x1d\n\x15return_full_datapoint\x18\n \x01(\x08\x12,\n\trestricts\x18\x0b \x03(\x0b\x32\x19.earshot.v1.TokenRestrict\x12\x36\n\x11numeric_restricts\x18\x0c \x03(\x0b\x32\x1b.earshot.v1.NumericRestrictB\x07\n\x05queryB\x11\n\x0f_neighbor_countB(\n&_per_crowding_attribute_neighbor_countB\x10\n\x0e_target_recallB\x1d\n\x1b_approximate_neighbor_countB)\n\'_fraction_leaf_nodes_to_search_override\"\xb7\x01\n\x0eSearchResponse\x12\'\n\tneighbors\x18\x01 \x03(\x0b\x32\x14.earshot.v1.Neighbor\x12\x15\n\rindex_version\x18\x02 \x01(\t\x12\x31\n\x0e\x65mbed_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fsearch_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd7\x04\n\x12\x42\x61tchSearchRequest\x12\r\n\x05index\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12#\n\x07vectors\x18\x03 \x03(\x0b\x32\x12.earshot.v1.Vector\x12\x15\n\rdatapoint_ids\x18\x04 \x03(\t\x12\x1b\n\x0eneighbor_count\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x32\n%per_crowding_attribute_neighbor_count\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x1a\n\rtarget_recall\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\'\n\x1a\x61pproximate_neighbor_count\x18\x08 \x01(\x05H\x03\x88\x01\x01\x12\x33\n&fraction_leaf_nodes_to_search_override\x18\t \x01(\x01H\x04\x88\x01\x01\x12\x1d\n\x15return_full_datapoint\x18\n \x01(\x08\x12,\n\trestricts\x18\x0b \x03(\x0b\x32\x19.earshot.v1.TokenRestrict\x12\x36\n\x11numeric_restricts\x18\x0c \x03(\x0b\x32\x1b.earshot.v1.NumericRestrictB\x11\n\x0f_neighbor_countB(\n&_per_crowding_attribute_neighbor_countB\x10\n\x0e_target_recallB\x1d\n\x1b_approximate_neighbor_countB)\n\'_fraction_leaf_nodes_to_search_override\"D\n\x13\x42\x61tchSearchResponse\x12-\n\tresponses\x18\x01 \x03(\x0b\x32\x1a.earshot.v1.SearchResponse\"u\n\x14StreamSearchResponse\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.earshot.v1.SearchResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"U\n\x08Neighbor\x12(\n\tdatapoint\x18\x01 \x01(\x0b\x32\x15.earshot.v1.Datapoint\x12\x10\n\x08\x64istance\x18\x02 \x01(\x01\x12\r\n\x05score\x18\x03 \x01(\x01\x32\xc8\x02\n\rSearchService\x12h\n\x06Search\x12\x19.earshot.v1.SearchRequest\x1a\x1a.earshot.v1.SearchResponse\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/{index=indexes/*}:search:\x01*\x12|\n\x0b\x42\x61tchSearch\x12\x1e.earshot.v1.BatchSearchRequest\x1a\x1f.earshot.v1.BatchSearchResponse\",\x82\xd3\xe4\x93\x02&\"!/v1/{index=indexes/*}:batchSearch:\x01*\x12O\n\x0cStreamSearch\x12\x19.earshot.v1.SearchRequest\x1a .earshot.v1.StreamSearchResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,12 +37,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEARCHSERVICE'].methods_by_name['Search']._loaded_options = None
   _globals['_SEARCHSERVICE'].methods_by_name['Search']._serialized_options = b'\202\323\344\223\002!\"\034/v1/{index=indexes/*}:search:\001*'
-  _globals['_SEARCHREQUEST']._serialized_start=138
-  _globals['_SEARCHREQUEST']._serialized_end=744
-  _globals['_SEARCHRESPONSE']._serialized_start=747
-  _globals['_SEARCHRESPONSE']._serialized_end=930
-  _globals['_NEIGHBOR']._serialized_start=932
-  _globals['_NEIGHBOR']._serialized_end=1017
-  _globals['_SEARCHSERVICE']._serialized_start=1019
-  _globals['_SEARCHSERVICE']._serialized_end=1140
+  _globals['_SEARCHSERVICE'].methods_by_name['BatchSearch']._loaded_options = None
+  _globals['_SEARCHSERVICE'].methods_by_name['BatchSearch']._serialized_options = b'\202\323\344\223\002&\"!/v1/{index=indexes/*}:batchSearch:\001*'
+  _globals['_SEARCHREQUEST']._serialized_start=163
+  _globals['_SEARCHREQUEST']._serialized_end=769
+  _globals['_SEARCHRESPONSE']._serialized_start=772
+  _globals['_SEARCHRESPONSE']._serialized_end=955
+  _globals['_BATCHSEARCHREQUEST']._serialized_start=958
+  _globals['_BATCHSEARCHREQUEST']._serialized_end=1557
+  _globals['_BATCHSEARCHRESPONSE']._serialized_start=1559
+  _globals['_BATCHSEARCHRESPONSE']._serialized_end=1627
+  _globals['_STREAMSEARCHRESPONSE']._serialized_start=1629
+  _globals['_STREAMSEARCHRESPONSE']._serialized_end=1746
+  _globals['_NEIGHBOR']._serialized_start=1748
+  _globals['_NEIGHBOR']._serialized_end=1833
+  _globals['_SEARCHSERVICE']._serialized_start=1836
+  _globals['_SEARCHSERVICE']._serialized_end=2164
 # @@protoc_insertion_point(module_scope)

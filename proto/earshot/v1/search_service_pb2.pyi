@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -150,6 +151,136 @@ class SearchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchResponse: _TypeAlias = SearchResponse  # noqa: Y015
+
+@_typing.final
+class BatchSearchRequest(_message.Message):
+    """Queries of one kind: exactly one of `texts`, `vectors` and `datapoint_ids` has entries, at most 1,000, and
+    their number times `neighbor_count` is at most 100,000. All else is as in SearchRequest.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    DATAPOINT_IDS_FIELD_NUMBER: _builtins.int
+    NEIGHBOR_COUNT_FIELD_NUMBER: _builtins.int
+    PER_CROWDING_ATTRIBUTE_NEIGHBOR_COUNT_FIELD_NUMBER: _builtins.int
+    TARGET_RECALL_FIELD_NUMBER: _builtins.int
+    APPROXIMATE_NEIGHBOR_COUNT_FIELD_NUMBER: _builtins.int
+    FRACTION_LEAF_NODES_TO_SEARCH_OVERRIDE_FIELD_NUMBER: _builtins.int
+    RETURN_FULL_DATAPOINT_FIELD_NUMBER: _builtins.int
+    RESTRICTS_FIELD_NUMBER: _builtins.int
+    NUMERIC_RESTRICTS_FIELD_NUMBER: _builtins.int
+    index: _builtins.str
+    neighbor_count: _builtins.int
+    per_crowding_attribute_neighbor_count: _builtins.int
+    target_recall: _builtins.float
+    approximate_neighbor_count: _builtins.int
+    fraction_leaf_nodes_to_search_override: _builtins.float
+    return_full_datapoint: _builtins.bool
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def vectors(self) -> _containers.RepeatedCompositeFieldContainer[_datapoint_pb2.Vector]: ...
+    @_builtins.property
+    def datapoint_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def restricts(self) -> _containers.RepeatedCompositeFieldContainer[_datapoint_pb2.TokenRestrict]: ...
+    @_builtins.property
+    def numeric_restricts(self) -> _containers.RepeatedCompositeFieldContainer[_datapoint_pb2.NumericRestrict]: ...
+    def __init__(
+        self,
+        *,
+        index: _builtins.str = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        vectors: _abc.Iterable[_datapoint_pb2.Vector] | None = ...,
+        datapoint_ids: _abc.Iterable[_builtins.str] | None = ...,
+        neighbor_count: _builtins.int | None = ...,
+        per_crowding_attribute_neighbor_count: _builtins.int | None = ...,
+        target_recall: _builtins.float | None = ...,
+        approximate_neighbor_count: _builtins.int | None = ...,
+        fraction_leaf_nodes_to_search_override: _builtins.float | None = ...,
+        return_full_datapoint: _builtins.bool = ...,
+        restricts: _abc.Iterable[_datapoint_pb2.TokenRestrict] | None = ...,
+        numeric_restricts: _abc.Iterable[_datapoint_pb2.NumericRestrict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "neighbor_count", b"neighbor_count", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "target_recall", b"target_recall"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_ids", b"datapoint_ids", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "index", b"index", "neighbor_count", b"neighbor_count", "numeric_restricts", b"numeric_restricts", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "restricts", b"restricts", "return_full_datapoint", b"return_full_datapoint", "target_recall", b"target_recall", "texts", b"texts", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__approximate_neighbor_count: _TypeAlias = _typing.Literal["approximate_neighbor_count"]  # noqa: Y015
+    _WhichOneofArgType__approximate_neighbor_count: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count"]  # noqa: Y015
+    _WhichOneofReturnType__fraction_leaf_nodes_to_search_override: _TypeAlias = _typing.Literal["fraction_leaf_nodes_to_search_override"]  # noqa: Y015
+    _WhichOneofArgType__fraction_leaf_nodes_to_search_override: _TypeAlias = _typing.Literal["_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override"]  # noqa: Y015
+    _WhichOneofReturnType__neighbor_count: _TypeAlias = _typing.Literal["neighbor_count"]  # noqa: Y015
+    _WhichOneofArgType__neighbor_count: _TypeAlias = _typing.Literal["_neighbor_count", b"_neighbor_count"]  # noqa: Y015
+    _WhichOneofReturnType__per_crowding_attribute_neighbor_count: _TypeAlias = _typing.Literal["per_crowding_attribute_neighbor_count"]  # noqa: Y015
+    _WhichOneofArgType__per_crowding_attribute_neighbor_count: _TypeAlias = _typing.Literal["_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count"]  # noqa: Y015
+    _WhichOneofReturnType__target_recall: _TypeAlias = _typing.Literal["target_recall"]  # noqa: Y015
+    _WhichOneofArgType__target_recall: _TypeAlias = _typing.Literal["_target_recall", b"_target_recall"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__approximate_neighbor_count) -> _WhichOneofReturnType__approximate_neighbor_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fraction_leaf_nodes_to_search_override) -> _WhichOneofReturnType__fraction_leaf_nodes_to_search_override | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__neighbor_count) -> _WhichOneofReturnType__neighbor_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__per_crowding_attribute_neighbor_count) -> _WhichOneofReturnType__per_crowding_attribute_neighbor_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target_recall) -> _WhichOneofReturnType__target_recall | None: ...
+
+Global___BatchSearchRequest: _TypeAlias = BatchSearchRequest  # noqa: Y015
+
+@_typing.final
+class BatchSearchResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchResponse]:
+        """In the order of the queries. The durations are those of all queries that were searched together."""
+
+    def __init__(
+        self,
+        *,
+        responses: _abc.Iterable[Global___SearchResponse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["responses", b"responses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchSearchResponse: _TypeAlias = BatchSearchResponse  # noqa: Y015
+
+@_typing.final
+class StreamSearchResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___SearchResponse: ...
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """What a Search with this query would have failed with."""
+
+    def __init__(
+        self,
+        *,
+        response: Global___SearchResponse | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___StreamSearchResponse: _TypeAlias = StreamSearchResponse  # noqa: Y015
 
 @_typing.final
 class Neighbor(_message.Message):

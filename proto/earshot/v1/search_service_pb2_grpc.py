@@ -40,6 +40,16 @@ class SearchServiceStub:
                 request_serializer=earshot_dot_v1_dot_search__service__pb2.SearchRequest.SerializeToString,
                 response_deserializer=earshot_dot_v1_dot_search__service__pb2.SearchResponse.FromString,
                 _registered_method=True)
+        self.BatchSearch = channel.unary_unary(
+                '/earshot.v1.SearchService/BatchSearch',
+                request_serializer=earshot_dot_v1_dot_search__service__pb2.BatchSearchRequest.SerializeToString,
+                response_deserializer=earshot_dot_v1_dot_search__service__pb2.BatchSearchResponse.FromString,
+                _registered_method=True)
+        self.StreamSearch = channel.stream_stream(
+                '/earshot.v1.SearchService/StreamSearch',
+                request_serializer=earshot_dot_v1_dot_search__service__pb2.SearchRequest.SerializeToString,
+                response_deserializer=earshot_dot_v1_dot_search__service__pb2.StreamSearchResponse.FromString,
+                _registered_method=True)
 
 
 class SearchServiceServicer:
@@ -53,6 +63,21 @@ class SearchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchSearch(self, request, context):
+        """Searches one index with many queries that share everything else. All are answered, or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamSearch(self, request_iterator, context):
+        """Answers queries in their order, each as soon as it and those before it are ready, for as long as the
+        client asks. Queries that lie ready are searched together; one that fails ends nothing. gRPC only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SearchServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +85,16 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.Search,
                     request_deserializer=earshot_dot_v1_dot_search__service__pb2.SearchRequest.FromString,
                     response_serializer=earshot_dot_v1_dot_search__service__pb2.SearchResponse.SerializeToString,
+            ),
+            'BatchSearch': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchSearch,
+                    request_deserializer=earshot_dot_v1_dot_search__service__pb2.BatchSearchRequest.FromString,
+                    response_serializer=earshot_dot_v1_dot_search__service__pb2.BatchSearchResponse.SerializeToString,
+            ),
+            'StreamSearch': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamSearch,
+                    request_deserializer=earshot_dot_v1_dot_search__service__pb2.SearchRequest.FromString,
+                    response_serializer=earshot_dot_v1_dot_search__service__pb2.StreamSearchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +125,60 @@ class SearchService:
             '/earshot.v1.SearchService/Search',
             earshot_dot_v1_dot_search__service__pb2.SearchRequest.SerializeToString,
             earshot_dot_v1_dot_search__service__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchSearch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/earshot.v1.SearchService/BatchSearch',
+            earshot_dot_v1_dot_search__service__pb2.BatchSearchRequest.SerializeToString,
+            earshot_dot_v1_dot_search__service__pb2.BatchSearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamSearch(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/earshot.v1.SearchService/StreamSearch',
+            earshot_dot_v1_dot_search__service__pb2.SearchRequest.SerializeToString,
+            earshot_dot_v1_dot_search__service__pb2.StreamSearchResponse.FromString,
             options,
             channel_credentials,
             insecure,

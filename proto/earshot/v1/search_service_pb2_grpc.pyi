@@ -35,6 +35,12 @@ class SearchServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SearchServiceAsyncStub: ...
     Search: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.SearchRequest, _search_service_pb2.SearchResponse]
     """Searches one index with one query."""
+    BatchSearch: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.BatchSearchRequest, _search_service_pb2.BatchSearchResponse]
+    """Searches one index with many queries that share everything else. All are answered, or none."""
+    StreamSearch: _grpc.StreamStreamMultiCallable[_search_service_pb2.SearchRequest, _search_service_pb2.StreamSearchResponse]
+    """Answers queries in their order, each as soon as it and those before it are ready, for as long as the
+    client asks. Queries that lie ready are searched together; one that fails ends nothing. gRPC only.
+    """
 
 @_typing.type_check_only
 class SearchServiceAsyncStub(SearchServiceStub):
@@ -43,6 +49,12 @@ class SearchServiceAsyncStub(SearchServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Search: _aio.UnaryUnaryMultiCallable[_search_service_pb2.SearchRequest, _search_service_pb2.SearchResponse]  # type: ignore[assignment]
     """Searches one index with one query."""
+    BatchSearch: _aio.UnaryUnaryMultiCallable[_search_service_pb2.BatchSearchRequest, _search_service_pb2.BatchSearchResponse]  # type: ignore[assignment]
+    """Searches one index with many queries that share everything else. All are answered, or none."""
+    StreamSearch: _aio.StreamStreamMultiCallable[_search_service_pb2.SearchRequest, _search_service_pb2.StreamSearchResponse]  # type: ignore[assignment]
+    """Answers queries in their order, each as soon as it and those before it are ready, for as long as the
+    client asks. Queries that lie ready are searched together; one that fails ends nothing. gRPC only.
+    """
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
     """Finds the datapoints nearest to a query."""
@@ -54,5 +66,23 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_search_service_pb2.SearchResponse, _abc.Awaitable[_search_service_pb2.SearchResponse]]:
         """Searches one index with one query."""
+
+    @_abc_1.abstractmethod
+    def BatchSearch(
+        self,
+        request: _search_service_pb2.BatchSearchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.BatchSearchResponse, _abc.Awaitable[_search_service_pb2.BatchSearchResponse]]:
+        """Searches one index with many queries that share everything else. All are answered, or none."""
+
+    @_abc_1.abstractmethod
+    def StreamSearch(
+        self,
+        request_iterator: _MaybeAsyncIterator[_search_service_pb2.SearchRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_search_service_pb2.StreamSearchResponse], _abc.AsyncIterator[_search_service_pb2.StreamSearchResponse]]:
+        """Answers queries in their order, each as soon as it and those before it are ready, for as long as the
+        client asks. Queries that lie ready are searched together; one that fails ends nothing. gRPC only.
+        """
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

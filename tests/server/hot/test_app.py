@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -67,14 +67,15 @@ async def crash(data: bytes, deadline: float | None) -> bytes:
     raise ZeroDivisionError("a secret")
 
 
-async def count(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    async for request in requests:
-        for _ in range(len(request)):
-            yield request
+async def count(requests: AsyncIterator[Sequence[bytes]]) -> AsyncGenerator[Sequence[bytes]]:
+    async for bundle in requests:
+        for request in bundle:
+            if request:
+                yield [request] * len(request)
 
 
-async def crash_later(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield b"one"
+async def crash_later(requests: AsyncIterator[Sequence[bytes]]) -> AsyncGenerator[Sequence[bytes]]:
+    yield [b"one"]
     raise ZeroDivisionError("a secret")
 
 

@@ -146,3 +146,24 @@ async def test_cancelled_items_do_not_count_as_waiting_for_ever(engine: Engine) 
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert await batcher.submit("lane", "key", 7) == 14
+
+
+async def test_heavy_items_go_together_as_far_as_they_weigh_no_more_than_a_batch(engine: Engine) -> None:
+    engine.go.set()
+    batcher = batcher_of(engine, max_batch=10)
+    weights = {1: 4, 2: 6, 3: 1, 4: 25, 5: 10, 6: 1}
+    futures = [batcher.submit("lane", "key", item, weight=weight) for item, weight in weights.items()]
+    assert await asyncio.gather(*futures) == [2 * item for item in weights]
+    assert [items for _, items in engine.batches] == [[1, 2], [3], [4], [5], [6]]
+
+
+async def test_what_waits_is_counted_by_weight(engine: Engine) -> None:
+    batcher = batcher_of(engine, max_waiting=10)
+    first = batcher.submit("lane", "key", 1)
+    await until_busy(engine)
+    heavy = [batcher.submit("lane", "key", item, weight=6) for item in (2, 3)]
+    with pytest.raises(ResourceExhausted, match="12 requests wait"):
+        batcher.submit("lane", "key", 4)
+    engine.go.set()
+    assert await asyncio.gather(first, *heavy) == [2, 4, 6]
+    assert await batcher.submit("lane", "key", 5) == 10

@@ -102,6 +102,91 @@ def test_json_says_the_same_as_protobuf(face: Face, channel: grpc.Channel, vecto
         assert over_http == over_grpc
 
 
+def without_times(answer: search_service_pb2.SearchResponse) -> search_service_pb2.SearchResponse:
+    answer.ClearField("search_duration")
+    answer.ClearField("embed_duration")
+    return answer
+
+
+def test_a_batch_answers_every_query_in_order(channel: grpc.Channel, vectors: np.ndarray) -> None:
+    stub = search_service_pb2_grpc.SearchServiceStub(channel)
+    queries = np.random.default_rng(2).standard_normal((300, DIMENSIONS), dtype=np.float32)
+    batch = search_service_pb2.BatchSearchRequest(
+        index="plain",
+        vectors=[datapoint_pb2.Vector(float32=query.astype("<f4").tobytes()) for query in queries],
+        neighbor_count=3,
+    )
+    responses = stub.BatchSearch(batch).responses
+    assert [ids_of(response) for response in responses] == [truth(vectors, query, 3) for query in queries]
+    assert all(response.search_duration.ToNanoseconds() > 0 for response in responses)
+    ids = search_service_pb2.BatchSearchRequest(index="plain", datapoint_ids=["id-7", "id-3"])
+    assert [ids_of(response)[0] for response in stub.BatchSearch(ids).responses] == ["id-7", "id-3"]
+
+
+def test_texts_in_a_batch_are_answered_as_alone(face: Face, channel: grpc.Channel) -> None:
+    stub = search_service_pb2_grpc.SearchServiceStub(channel)
+    texts = ["why does my bread not rise", "singing out of tune", "hertz"] * 5
+    batch = search_service_pb2.BatchSearchRequest(index="shows", texts=texts, neighbor_count=1)
+    responses = stub.BatchSearch(batch).responses
+    assert all(response.embed_duration.ToNanoseconds() > 0 for response in responses)
+    for text, response in zip(texts, responses, strict=True):
+        alone = stub.Search(search_service_pb2.SearchRequest(index="shows", text=text, neighbor_count=1))
+        assert without_times(response) == without_times(alone)
+    body = {"texts": texts, "neighborCount": 1}
+    reply = httpx.post(f"{face.addresses.http}/v1/indexes/shows:batchSearch", json=body).json()
+    over_http = json_format.ParseDict(reply, search_service_pb2.BatchSearchResponse())
+    assert list(map(without_times, over_http.responses)) == list(responses)
+
+
+def test_a_stream_answers_in_order_and_goes_on_after_an_error(
+    channel: grpc.Channel, vectors: np.ndarray
+) -> None:
+    stub = search_service_pb2_grpc.SearchServiceStub(channel)
+    queries = np.random.default_rng(3).standard_normal((1000, DIMENSIONS), dtype=np.float32)
+    requests = [request_of(query, neighbor_count=1 + row % 5) for row, query in enumerate(queries)]
+    requests[500] = search_service_pb2.SearchRequest(index="nosuch", datapoint_id="x")
+    requests[600] = request_of(np.full(DIMENSIONS, np.nan))
+    answers = list(stub.StreamSearch(iter(requests)))
+    assert len(answers) == len(requests)
+    assert (answers[500].error.code, answers[600].error.code) == (5, 3)
+    assert "nosuch" in answers[500].error.message
+    for row, (query, answer) in enumerate(zip(queries, answers, strict=True)):
+        if row not in (500, 600):
+            assert ids_of(answer.response) == truth(vectors, query, 1 + row % 5)
+
+
+@pytest.mark.anyio
+async def test_a_stream_answers_each_query_while_it_is_open(face: Face, vectors: np.ndarray) -> None:
+    async with grpc.aio.insecure_channel(face.addresses.grpc) as channel:
+        stub: Any = search_service_pb2_grpc.SearchServiceStub(channel)
+        call = stub.StreamSearch()
+        for row in (4, 2, 9):
+            await call.write(request_of(vectors[row]))
+            assert ids_of((await call.read()).response)[0] == f"id-{row}"
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+
+
+@pytest.mark.anyio
+async def test_streams_that_are_given_up_leave_the_server_unharmed(face: Face, vectors: np.ndarray) -> None:
+    async with grpc.aio.insecure_channel(face.addresses.grpc) as channel:
+        stub: Any = search_service_pb2_grpc.SearchServiceStub(channel)
+        for _ in range(20):
+            call = stub.StreamSearch()
+            for _ in range(50):
+                await call.write(request_of(vectors[0]))
+            await call.read()
+            call.cancel()
+        late = stub.StreamSearch(timeout=0.2)
+        await late.write(request_of(vectors[1]))
+        assert ids_of((await late.read()).response)[0] == "id-1"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await late.read()
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert ids_of(await stub.Search(request_of(vectors[3])))[0] == "id-3"
+
+
 def test_the_other_methods_answer(channel: grpc.Channel, vectors: np.ndarray) -> None:
     indexes = index_service_pb2_grpc.IndexServiceStub(channel)
     names = [index.name for index in indexes.ListIndexes(index_service_pb2.ListIndexesRequest()).indexes]

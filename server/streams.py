@@ -1,0 +1,107 @@
+"""StreamSearch without a transport: many queries under way at once, answered in the order they came."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+
+from google.rpc import status_pb2  # type: ignore[import-untyped]
+
+from earshot.errors import EarshotError, Internal, row_of
+from earshot.v1 import search_service_pb2
+
+from .wire import field
+
+__all__ = ["stream_search"]
+
+log = logging.getLogger(__name__)
+
+# Of one stream; the next query is read when an answer has left, so a fast sender is slowed, not refused.
+MAX_UNDER_WAY = 256
+
+_FIELDS = search_service_pb2.StreamSearchResponse.DESCRIPTOR.fields_by_name
+_RESPONSE, _ERROR = _FIELDS["response"].number, _FIELDS["error"].number
+
+
+Search = Callable[[bytes], asyncio.Future[bytes]]
+
+
+async def stream_search(
+    requests: AsyncIterator[Sequence[bytes]], search: Search
+) -> AsyncGenerator[Sequence[bytes]]:
+    """Answers to a stream of queries: `StreamSearchResponse` messages, in bundles of what is ready.
+
+    `requests` come in bundles as well, and all of a bundle is under way before anything is waited for, so
+    that a batcher can take it together. `search` starts one `SearchRequest` and has a `SearchResponse`;
+    where it fails, that answer is an error and the stream goes on. What `requests` raises comes after the
+    answers to all that arrived before.
+    """
+    queries = _Queries(requests, search)
+    try:
+        while answers := await queries.answers():
+            yield answers
+        await queries.reading
+    finally:
+        queries.cancel()
+
+
+class _Queries:
+    """The queries of one stream from their arrival to their answer."""
+
+    def __init__(self, requests: AsyncIterator[Sequence[bytes]], search: Search) -> None:
+        self._arrived: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue()
+        self._waiting: deque[asyncio.Future[bytes] | None] = deque()  # None: there are no more
+        self._room = asyncio.Semaphore(MAX_UNDER_WAY)
+        self.reading = asyncio.create_task(self._read(requests, search))
+        self.reading.add_done_callback(self._ended)
+
+    async def answers(self) -> list[bytes]:
+        """What is ready, in order; waits for the first, and is empty after the last."""
+        if not self._waiting:
+            self._waiting.append(await self._arrived.get())
+        self._collect()
+        if self._waiting[0] is not None:
+            await asyncio.wait([self._waiting[0]])
+        ready = []
+        while self._waiting and (first := self._waiting[0]) is not None and first.done():
+            ready.append(_answer(first))
+            self._waiting.popleft()
+            self._room.release()
+        return ready
+
+    def cancel(self) -> None:
+        """Reads no more, and drops what nobody waits for."""
+        self.reading.cancel()
+        self._collect()
+        for future in self._waiting:
+            if future is not None:
+                future.cancel()
+
+    def _collect(self) -> None:
+        while not self._arrived.empty():
+            self._waiting.append(self._arrived.get_nowait())
+
+    async def _read(self, requests: AsyncIterator[Sequence[bytes]], search: Search) -> None:
+        async for bundle in requests:
+            for request in bundle:
+                await self._room.acquire()
+                self._arrived.put_nowait(search(request))
+
+    def _ended(self, reading: asyncio.Task[None]) -> None:
+        if not reading.cancelled():
+            reading.exception()  # otherwise asyncio logs that nobody looked at it
+        self._arrived.put_nowait(None)
+
+
+def _answer(done: asyncio.Future[bytes]) -> bytes:
+    try:
+        return field(_RESPONSE, done.result())
+    except EarshotError as error:
+        failure = error
+    except Exception:
+        log.exception("a query of a stream failed in a way that was not foreseen")
+        failure = Internal("internal error; the server's log has the cause")
+    status: bytes = status_pb2.Status(code=row_of(failure).grpc, message=failure.message).SerializeToString()
+    return field(_ERROR, status)
