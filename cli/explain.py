@@ -73,7 +73,7 @@ def _vector(index: Index, query: str | None, datapoint_id: str | None, data_dir:
     if not index.manifest.model:
         raise FailedPrecondition("the index was built from vectors and knows no model: ask with --id")
     settings = load_settings(data_dir=data_dir, cache_dir=cache_dir)
-    return Embedders(settings.cache_dir).get(index.manifest.model).embed([str(query)])[0]
+    return Embedders(settings.cache_dir).get(index.manifest.model)(str(query))
 
 
 def _as_json(said: Explanation) -> dict[str, Any]:
