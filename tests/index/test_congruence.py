@@ -37,7 +37,7 @@ def measure(request):
     return request.param
 
 
-@pytest.fixture(scope="module", params=ENGINES.values(), ids=ENGINES.keys())
+@pytest.fixture(scope="module", params=ENGINES.values(), ids=list(ENGINES))
 def index(request, vectors, measure):
     return Index.build(
         vectors,
