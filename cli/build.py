@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import CacheDir, DataDir, IndexName, Json, TuningQueries, store_of
+from .options import CacheDir, DataDir, IndexName, Json, Shards, TuningQueries, store_of
 from .output import console, parts_table, print_json, progress_bars, recall_text
 
 __all__ = ["build"]
@@ -46,6 +46,7 @@ def build(
     target_recall: Annotated[
         float, typer.Option(help="Share of the true neighbors that a search shall find.")
     ] = 0.95,
+    shards: Shards = 1,
     tuning_queries: TuningQueries = None,
     keep: Annotated[int, typer.Option(min=1, help="Versions to keep for rollback.")] = 3,
     json: Json = False,
@@ -70,6 +71,7 @@ def build(
         feature_norm="UNIT_L2_NORM" if unit_norm else "NONE",
         engine=engine,
         target_recall=target_recall,
+        shards=shards,
         tuning_queries=tuning_queries,
         keep=keep,
     )

@@ -17,6 +17,7 @@ __all__ = [
     "IndexName",
     "Json",
     "Server",
+    "Shards",
     "TuningQueries",
     "Version",
     "Where",
@@ -43,6 +44,9 @@ CacheDir = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Shards = Annotated[
+    int, typer.Option(help="Parts that are built in processes of their own and searched side by side.")
+]
 TuningQueries = Annotated[
     Path | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import CacheDir, DataDir, IndexName, Json, TuningQueries
+from .options import CacheDir, DataDir, IndexName, Json, Shards, TuningQueries
 from .output import console, print_json, progress_bars
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def rebuild(
     target_recall: Annotated[
         float, typer.Option(help="Share of the true neighbors that a search shall find.")
     ] = 0.99,
+    shards: Shards = 1,
     keep: Annotated[int, typer.Option(min=1, help="Versions to keep for rollback.")] = 3,
     force: Annotated[bool, typer.Option("--force", help="Build although nothing has changed.")] = False,
     tuning_queries: TuningQueries = None,
@@ -72,6 +73,7 @@ def rebuild(
         mapping=field_mapping(field) if field else None,
         max_bad=BadLimit.parse(max_bad),
         target_recall=target_recall,
+        shards=shards,
         keep=keep,
         force=force,
         tuning_queries=tuning_queries,

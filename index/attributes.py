@@ -81,6 +81,17 @@ class Attributes:
     def __len__(self) -> int:
         return len(self._table)
 
+    def take(self, rows: npt.NDArray[np.intp]) -> Self:
+        """The attributes of some rows, in their order."""
+        taken = self._table.take(rows)
+        tags = taken.column("crowding_tag").cast(pa.large_string()).combine_chunks().dictionary_encode()
+        return type(self)(pa.table([tags, taken.column("metadata")], schema=_SCHEMA))
+
+    @property
+    def tags_table(self) -> pa.Table:
+        """The column of crowding tags alone."""
+        return self._table.select(["crowding_tag"])
+
     @cached_property
     def crowding_codes(self) -> Codes:
         """One small number a tag, −1 where there is none; int64 [n]."""

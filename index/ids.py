@@ -71,6 +71,19 @@ class Ids:
     def __len__(self) -> int:
         return len(self._names)
 
+    def by_row(self) -> npt.NDArray[np.uint64]:
+        """The hash of each row's id, uint64 [n]."""
+        found = np.empty(len(self), np.uint64)
+        found[self._order] = self._hashes
+        return found
+
+    def take(self, rows: npt.NDArray[np.intp]) -> Self:
+        """The ids of some rows, ascending, under new row numbers."""
+        place = np.full(len(self), -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        order = place[self._order]
+        return type(self)(self._names.take(pa.array(rows)), self._hashes[order >= 0], order[order >= 0])
+
     @property
     def hashes(self) -> npt.NDArray[np.uint64]:
         """The ids' xxh3_64, ascending, uint64 [n]."""
@@ -91,7 +104,7 @@ class Ids:
 
     def rows_of(self, ids: Sequence[str]) -> Rows:
         """The row of each id, −1 where there is none; int64 [len(ids)]."""
-        wanted = np.fromiter((_hash(name) for name in ids), np.uint64, len(ids))
+        wanted = np.fromiter((hash_of(name) for name in ids), np.uint64, len(ids))
         first = np.searchsorted(self._hashes, wanted, side="left")
         last = np.searchsorted(self._hashes, wanted, side="right")
         rows = np.full(len(ids), -1, np.int64)
@@ -105,7 +118,8 @@ class Ids:
 _HASHES = pa.schema([("hash", pa.uint64()), ("row", pa.int64())])
 
 
-def _hash(name: Any) -> int:
+def hash_of(name: Any) -> int:
+    """The xxh3_64 of an id; raises InvalidArgument where it is no string."""
     if not isinstance(name, str):
         raise InvalidArgument(f"ids holds {name!r}; an id is a string", field="ids")
     return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
@@ -18,14 +19,16 @@ import numpy.typing as npt
 
 from earshot.errors import InvalidArgument, NotFound
 
+from .attributes import Attributes
+from .building import MIN_DATAPOINTS_A_SHARD, build_parts
 from .distance import DistanceMeasure, FeatureNorm, Floats, choice, is_scaled, seen_by_engines
 from .engines import Rows, select
 from .explain import Explanation, explain
 from .files import link_files
-from .filters import Filters, as_where, collect
+from .filters import as_where, collect
+from .ids import Ids
 from .manifest import (
     EngineEntry,
-    FilterEntry,
     Manifest,
     check_files,
     list_files,
@@ -35,10 +38,11 @@ from .manifest import (
 from .planner import MAX_NEIGHBORS, Planner, check_recall, check_whole
 from .result import Datapoint, SearchResult, check_fields, hits_of
 from .shard import Shard
+from .sharded import combine, filter_entry, in_one_thread, shard_of, with_filters
 from .tuning import Progress, Recall, recall_of
 from .vectors import as_queries, as_tuning_queries, as_vectors, unit_norm
 
-_SHARD = "shard-00000"
+MAX_SHARDS = 1024
 
 
 class Index:
@@ -60,6 +64,7 @@ class Index:
         crowding_tags: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
         restricts: Any = None,
+        shards: int = 1,
         distance_measure: str = DistanceMeasure.DOT_PRODUCT_DISTANCE,
         feature_norm: str = FeatureNorm.NONE,
         engine: Any = "auto",
@@ -80,6 +85,10 @@ class Index:
             metadata: A mapping that JSON can hold, or None, for each.
             restricts: What a search can filter by: columns, `{"language": ["de", …], "year": [2020, …]}`,
                 or a mapping or a list of restricts for each datapoint; see `filters.collect`.
+            shards: Parts that are built in processes of their own and searched side by side, 1 to 1,024; the
+                hash of its id says which part a datapoint is in. An engine's build parameters hold for
+                each. Rows of results then count through the shards, not through `vectors`. Fewer than
+                1,000 datapoints a shard are not split.
             distance_measure: A `DistanceMeasure`.
             feature_norm: A `FeatureNorm`; UNIT_L2_NORM scales vectors and queries to length 1.
             engine: "auto", "exact", "scann", "faiss_cpu", or build parameters such as
@@ -107,40 +116,38 @@ class Index:
         collected = None if restricts is None else collect(restricts, count)
         scaled, seen_measure = is_scaled(measure, norm), seen_by_engines(measure)
         questions = as_tuning_queries(tuning_queries, dimension, scaled=scaled)
-        kind, parameters, reason = select(engine, count, dimension, seen_measure, memory_budget)
+        check_whole("shards", shards, 1, MAX_SHARDS)
+        split = shards if count >= shards * MIN_DATAPOINTS_A_SHARD else 1
+        budget = None if memory_budget is None else memory_budget // split
+        kind, parameters, reason = select(engine, count // split, dimension, seen_measure, budget)
+        if split < shards:
+            reason += f"; {count} datapoints are too few for {shards} shards"
         report = progress or _silent
-        report("build", 0, 1)
         began = perf_counter()
-        shard = Shard.build(
+        named = Ids.build(ids, count)
+        numbers = shard_of(named.by_row(), split)
+        parts = build_parts(
             matrix,
-            ids=ids,
-            crowding_tags=crowding_tags,
-            metadata=metadata,
+            named,
+            Attributes.build(count, crowding_tags, metadata),
+            numbers,
             scaled=scaled,
             measure=seen_measure,
             engine=kind,
             parameters=parameters,
             threads=threads or len(os.sched_getaffinity(0)),
+            progress=partial(report, "build"),
         )
+        shard = combine(parts, seen_measure)
         built = perf_counter()
-        report("build", 1, 1)
-        tuning = shard.tune(questions, seen_measure, target_recall, seed, report)
+        tuning = in_one_thread(shard).tune(questions, seen_measure, target_recall, seed, report)
         tuned = perf_counter()
         seconds = {"build": round(built - began, 3), "tune": round(tuned - built, 3)}
-        filters = None
         if collected is not None:
             report("filters", 0, 4)
-            filters = Filters.build(
-                collected,
-                shard.vectors,
-                shard.engine,
-                shard.exact,
-                seen_measure,
-                queries=questions,
-                seed=seed,
-                progress=report,
+            shard = with_filters(
+                shard, collected, numbers, seen_measure, queries=questions, seed=seed, progress=report
             )
-            shard = replace(shard, filters=filters)
             seconds["filters"] = round(perf_counter() - tuned, 3)
             report("filters", 4, 4)
         manifest = Manifest(
@@ -149,8 +156,9 @@ class Index:
             distance_measure=measure,
             feature_norm=norm,
             engine=EngineEntry(kind.name, asdict(parameters), reason),
+            shards=split,
             tuning=tuning,
-            filters=None if filters is None else FilterEntry(filters.restricts.namespaces, filters.tuning),
+            filters=None if shard.filters is None else filter_entry(shard.filters),
             seconds=seconds,
         )
         return cls(shard, manifest)
@@ -171,14 +179,19 @@ class Index:
         path = Path(folder)
         manifest = read_manifest(path)
         check_files(manifest, path, checksums=verify)
-        shard = Shard.open(
-            path / _SHARD,
-            manifest.engine,
-            manifest.filters,
-            seen_by_engines(manifest.distance_measure),
-            scaled=is_scaled(manifest.distance_measure, manifest.feature_norm),
-        )
-        return cls(shard, manifest, path)
+        measure, filters = seen_by_engines(manifest.distance_measure), manifest.filters
+        parts = [
+            Shard.open(
+                path / _shard_name(number),
+                manifest.engine,
+                filters is not None,
+                None if filters is None else filters.of_shard(number),
+                measure,
+                scaled=is_scaled(manifest.distance_measure, manifest.feature_norm),
+            )
+            for number in range(manifest.shards)
+        ]
+        return cls(combine(parts, measure), manifest, path)
 
     def save(self, folder: str | os.PathLike[str], **manifest: Any) -> Manifest:
         """Write the index into a new or empty folder; fields of its manifest can be given.
@@ -200,8 +213,9 @@ class Index:
         if any(path.iterdir()):
             raise InvalidArgument(f"{path} is not empty", field="folder")
         if self._origin is None:
-            (path / _SHARD).mkdir()
-            self._shard.save(path / _SHARD)
+            for number, part in enumerate(self._shard.parts or (self._shard,)):
+                (path / _shard_name(number)).mkdir()
+                part.save(path / _shard_name(number))
             files = list_files(path)
         else:
             files = self.manifest.files  # not counted anew: damage since then must not be sealed
@@ -234,13 +248,15 @@ class Index:
         check_recall(target)
         questions = as_tuning_queries(queries, self.dimension, scaled=self._scaled)
         began = perf_counter()
-        tuning = shard.tune(questions, seen_by_engines(manifest.distance_measure), target, seed, report)
+        tuning = in_one_thread(shard).tune(
+            questions, seen_by_engines(manifest.distance_measure), target, seed, report
+        )
         seconds = {**manifest.seconds, "tune": round(perf_counter() - began, 3)}
         entry = manifest.filters
-        if shard.filters is not None and entry is not None:
+        if shard.filters is not None:
             report("filters", 0, 4)
-            shard = replace(shard, filters=shard.filters.tuned(questions, seed, report))
-            entry = msgspec.structs.replace(entry, tuning=shard.filters.tuning if shard.filters else None)
+            filters = shard.filters.tuned(questions, seed, report)
+            shard, entry = replace(shard, filters=filters), filter_entry(filters)
             report("filters", 4, 4)
         manifest = msgspec.structs.replace(manifest, tuning=tuning, filters=entry, seconds=seconds)
         return type(self)(shard, manifest, self._origin)
@@ -398,6 +414,10 @@ class Index:
         vectors = self._shard.vectors[rows]
         norms = self._shard.norms
         return vectors if norms is None else vectors * norms[rows, np.newaxis]
+
+
+def _shard_name(number: int) -> str:
+    return f"shard-{number:05d}"
 
 
 def _silent(stage: str, done: int, total: int) -> None:

@@ -50,6 +50,12 @@ class FilterEntry(msgspec.Struct, frozen=True):
 
     namespaces: list[str]
     tuning: FilterTuning | None
+    others: list[FilterTuning | None] = []
+    """Of the shards after the first, each measured for itself."""
+
+    def of_shard(self, number: int) -> FilterTuning | None:
+        """What was measured with one shard."""
+        return self.others[number - 1] if number else self.tuning
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +70,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     distance_measure: DistanceMeasure
     feature_norm: FeatureNorm
     engine: EngineEntry
+    shards: int = 1
     tuning: Tuning
     filters: FilterEntry | None = None
     seconds: dict[str, float] = {}

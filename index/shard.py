@@ -5,8 +5,7 @@ Rows and distances leave here complete: where the engine comes up short, the net
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,16 +18,16 @@ from .attributes import Attributes
 from .crowding import crowded_search
 from .distance import DistanceMeasure, Floats
 from .engines import ENGINES, Engine, ExactEngine, QueryParameters, Rows
-from .files import save_array
-from .filters import Filters, Plan, Where
+from .files import link_files, save_array
+from .filters import Collected, Filters, FilterTuning, Plan, Where
 from .ids import Ids
-from .manifest import EngineEntry, FilterEntry
+from .manifest import EngineEntry, sizes_of
 from .tuning import Progress, Tuning, tune
 from .vectors import unit_norm
 
-_VECTORS = "vectors.npy"
-_NORMS = "norms.npy"
-_ENGINE = "engine"
+VECTORS_FILE = "vectors.npy"
+NORMS_FILE = "norms.npy"
+ENGINE_FOLDER = "engine"
 _FILTERS = "filters"
 _WIDENING = 4
 
@@ -45,6 +44,8 @@ class Shard:
         ids: Row → id and back.
         attributes: Crowding tags and metadata.
         filters: Finds what passes a filter; None where the index was built without restricts.
+        parts: The shards that it stands for; see `sharded.combine`.
+        written: The folder where vectors and engine lie already as `save` writes them, and what keeps it.
     """
 
     vectors: Floats
@@ -54,34 +55,33 @@ class Shard:
     ids: Ids
     attributes: Attributes
     filters: Filters | None = None
+    parts: tuple[Shard, ...] = ()
+    written: tuple[object, Path] | None = None
 
     @classmethod
     def build(
         cls,
         vectors: Floats,
+        ids: Ids,
+        attributes: Attributes,
         *,
-        ids: Iterable[str] | None,
-        crowding_tags: Iterable[str | None] | None,
-        metadata: Iterable[Mapping[str, Any] | None] | None,
         scaled: bool,
         measure: DistanceMeasure,
         engine: type[Engine],
         parameters: Any,
         threads: int,
     ) -> Self:
-        """Check ids and attributes first, which is cheap, then train the engine.
+        """Train the engine in this process.
 
         Args:
             scaled: Whether vectors are scaled to unit length; `vectors` is then copied, otherwise kept.
             measure: As the engine sees it.
         """
-        named = Ids.build(ids, len(vectors))
-        attributes = Attributes.build(len(vectors), crowding_tags, metadata)
         norms = None
         if scaled:
             vectors, norms = unit_norm(vectors)
         built = engine.build(vectors, measure, parameters, threads=threads)
-        return cls(vectors, norms, built, ExactEngine(vectors, measure), named, attributes)
+        return cls(vectors, norms, built, ExactEngine(vectors, measure), ids, attributes)
 
     def tune(
         self,
@@ -103,14 +103,40 @@ class Shard:
             progress=progress,
         )
 
+    def with_filters(
+        self,
+        collected: Collected,
+        measure: DistanceMeasure,
+        *,
+        queries: Floats | None,
+        seed: int,
+        progress: Progress,
+    ) -> Self:
+        """The same shard with filters; arguments as in `Filters.build`."""
+        filters = Filters.build(
+            collected,
+            self.vectors,
+            self.engine,
+            self.exact,
+            measure,
+            queries=queries,
+            seed=seed,
+            progress=progress,
+        )
+        return replace(self, filters=filters)
+
     def save(self, folder: Path) -> None:
         """Write the shard's files into `folder`, which exists and is empty."""
-        (folder / _ENGINE).mkdir()
-        self.engine.save(folder / _ENGINE, folder / _VECTORS)
-        if not (folder / _VECTORS).exists():
-            save_array(folder / _VECTORS, self.vectors)
-        if self.norms is not None:
-            save_array(folder / _NORMS, self.norms)
+        if self.written is not None:
+            origin = self.written[1]
+            link_files(sizes_of(origin), origin, folder)
+        else:
+            (folder / ENGINE_FOLDER).mkdir()
+            self.engine.save(folder / ENGINE_FOLDER, folder / VECTORS_FILE)
+            if not (folder / VECTORS_FILE).exists():
+                save_array(folder / VECTORS_FILE, self.vectors)
+            if self.norms is not None:
+                save_array(folder / NORMS_FILE, self.norms)
         self.ids.save(folder)
         self.attributes.save(folder)
         if self.filters is not None:
@@ -122,7 +148,8 @@ class Shard:
         cls,
         folder: Path,
         entry: EngineEntry,
-        filters: FilterEntry | None,
+        filters: bool,
+        filter_tuning: FilterTuning | None,
         measure: DistanceMeasure,
         *,
         scaled: bool,
@@ -132,8 +159,8 @@ class Shard:
         Raises:
             DataLoss: A file is missing, damaged, or does not fit the others.
         """
-        vectors = _mapped(folder / _VECTORS, 2)
-        norms = _mapped(folder / _NORMS, 1) if scaled else None
+        vectors = mapped(folder / VECTORS_FILE, 2)
+        norms = mapped(folder / NORMS_FILE, 1) if scaled else None
         kind = ENGINES.get(entry.name)
         if kind is None:
             raise DataLoss(f"{folder} was built with engine {entry.name!r}, which this program does not have")
@@ -142,11 +169,11 @@ class Shard:
         for name, count in (("ids", len(ids)), ("attributes", len(attributes))):
             if count != len(vectors):
                 raise DataLoss(f"{folder} holds {len(vectors)} vectors but {count} {name}")
-        engine = kind.load(folder / _ENGINE, folder / _VECTORS, vectors, measure, parameters)
+        engine = kind.load(folder / ENGINE_FOLDER, folder / VECTORS_FILE, vectors, measure, parameters)
         exact = ExactEngine(vectors, measure)
         opened = None
-        if filters is not None:
-            opened = Filters.open(folder / _FILTERS, filters.tuning, vectors, engine, exact, measure)
+        if filters:
+            opened = Filters.open(folder / _FILTERS, filter_tuning, vectors, engine, exact, measure)
         return cls(vectors, norms, engine, exact, ids, attributes, opened)
 
     def __len__(self) -> int:
@@ -218,7 +245,8 @@ class Shard:
         return rows, distances
 
 
-def _mapped(path: Path, dimensions: int) -> Floats:
+def mapped(path: Path, dimensions: int) -> Floats:
+    """A float32 array on disk. Raises DataLoss where it is not that."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -34,6 +34,7 @@ class BuildRequest:
         feature_norm: As in `Index.build`.
         engine: As in `Index.build`.
         target_recall: As in `Index.build`.
+        shards: As in `Index.build`.
         tuning_queries: A file of vectors; None for the queries that lie beside the vectors, or else a sample.
         keep: Old versions that stay for rollback.
     """
@@ -47,6 +48,7 @@ class BuildRequest:
     feature_norm: str = "NONE"
     engine: str = "auto"
     target_recall: float = 0.95
+    shards: int = 1
     tuning_queries: Path | None = None
     keep: int = 3
 
@@ -95,6 +97,7 @@ def build(request: BuildRequest, *, store: Store, progress: Progress) -> BuildRe
                 feature_norm=request.feature_norm,
                 engine=request.engine,
                 target_recall=request.target_recall,
+                shards=request.shards,
                 tuning_queries=None if questions is None else questions.tuning,
                 progress=progress,
             )

@@ -52,6 +52,7 @@ class RebuildRequest:
     mapping: FieldMapping | None = None
     max_bad: BadLimit = field(default_factory=lambda: BadLimit.parse("1%"))
     target_recall: float = 0.99
+    shards: int = 1
     keep: int = 3
     force: bool = False
     tuning_queries: Path | None = None
@@ -162,7 +163,8 @@ def _read(request: RebuildRequest, progress: Progress) -> _Read:
 
 def _fingerprint(rows: Sequence[Row], embedder: Embedder, request: RebuildRequest) -> str:
     """What decides the version: recipe, model, target and every datapoint, in order."""
-    digest = hashlib.sha256(msgspec.json.encode([RECIPE, embedder.digest, request.target_recall]))
+    decided = [RECIPE, embedder.digest, request.target_recall, request.shards]
+    digest = hashlib.sha256(msgspec.json.encode(decided))
     if request.tuning_queries is not None and request.tuning_queries.is_file():
         digest.update(request.tuning_queries.read_bytes())
     for row in rows:
@@ -206,6 +208,7 @@ def _build(
         metadata=[row.metadata for row in rows],
         restricts=[row.restricts for row in rows],
         distance_measure="DOT_PRODUCT_DISTANCE",
+        shards=request.shards,
         target_recall=request.target_recall,
         tuning_queries=None if questions is None else questions.tuning,
         progress=advance,

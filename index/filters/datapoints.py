@@ -31,6 +31,23 @@ class Collected:
         self.tokens: dict[TokenKey, list[int]] = {}
         self.numbers: dict[tuple[str, str], tuple[list[int], list[int | float]]] = {}
 
+    def split(self, numbers: npt.NDArray[np.int64], shards: int) -> list[Collected]:
+        """The restricts of each shard, rows counted anew in each; `numbers` is the shard of each row."""
+        within = np.empty(self.count, np.int64)
+        for shard in range(shards):
+            mine = np.flatnonzero(numbers == shard)
+            within[mine] = np.arange(len(mine))
+        parts = [Collected(int((numbers == shard).sum())) for shard in range(shards)]
+        for key, rows in self.tokens.items():
+            for row in rows:
+                parts[numbers[row]].tokens.setdefault(key, []).append(int(within[row]))
+        for owner, (rows, values) in self.numbers.items():
+            for row, value in zip(rows, values, strict=True):
+                column = parts[numbers[row]].numbers.setdefault(owner, ([], []))
+                column[0].append(int(within[row]))
+                column[1].append(value)
+        return parts
+
     def add(self, row: int, restrict: TokenRestrict | NumericRestrict) -> None:
         """One restrict of one row.
 
