@@ -5,7 +5,9 @@ A copy is fetched under a temporary name, compared with its checksums, and renam
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +54,8 @@ class VersionCache:
                 with _filled(self._folder / f"{_FETCHED}{version}", fetch) as temporary:
                     check_files(read_manifest(temporary), temporary, checksums=True)
                     self._keep(temporary, version)
-            path.touch()
+            now = time.time_ns()  # the clock that `touch` reads ticks only every few milliseconds
+            os.utime(path, ns=(now, now))
             self._evict(version)
             yield path
 
@@ -92,7 +95,7 @@ class VersionCache:
     def _evict(self, used: str) -> None:
         names = sorted_versions([path.name for path in self._folder.iterdir()])
         others = sorted(
-            (self._folder / name for name in names if name != used), key=lambda path: path.stat().st_mtime
+            (self._folder / name for name in names if name != used), key=lambda path: path.stat().st_mtime_ns
         )
         for path in others[: len(others) - (KEPT - 1)] if len(others) >= KEPT else []:
             shutil.rmtree(path, ignore_errors=True)
