@@ -6,7 +6,7 @@ Needs neither ScaNN nor a model: NumPy, grpcio, httpx and protobuf are all it im
 from __future__ import annotations
 
 from .clients import AsyncClient, Client
-from .results import Datapoint, Index, IndexVersion, Neighbor, SearchResults
+from .results import Datapoint, Explanation, Index, IndexVersion, Neighbor, SearchResults, Step
 from .retry import Retry
 from .transport import AsyncTransport, Transport
 
@@ -15,10 +15,12 @@ __all__ = [
     "AsyncTransport",
     "Client",
     "Datapoint",
+    "Explanation",
     "Index",
     "IndexVersion",
     "Neighbor",
     "Retry",
     "SearchResults",
+    "Step",
     "Transport",
 ]

@@ -89,6 +89,7 @@ class Client(_Shell[Transport]):
         approximate_neighbor_count: int | None = None,
         fraction_leaf_nodes_to_search: float | None = None,
         return_full_datapoint: bool = False,
+        explain: bool = False,
         timeout: float | None = None,
     ) -> SearchResults:
         """The `k` nearest neighbors of a text, a vector or a datapoint of the index; exactly one of them.
@@ -99,7 +100,8 @@ class Client(_Shell[Transport]):
         no limit, None takes the index's own. `target_recall`: the share of the true neighbors to find, above
         0 and at most 1; None takes the index's own. `approximate_neighbor_count` (candidates scored exactly)
         and `fraction_leaf_nodes_to_search` (above 0, at most 1) are for experts, in place of a target.
-        `return_full_datapoint` returns vectors and restricts too.
+        `return_full_datapoint` returns vectors and restricts too. `explain` says how neighbors were found,
+        and how many of the true ones, at the cost of an exact search beside.
 
         Raises InvalidArgument naming the field, NotFound for an unknown index or datapoint,
         FailedPrecondition for a text where the index has no model, for `where` where it has no restricts.
@@ -116,6 +118,7 @@ class Client(_Shell[Transport]):
             approximate_neighbor_count=approximate_neighbor_count,
             fraction_leaf_nodes_to_search_override=fraction_leaf_nodes_to_search,
             return_full_datapoint=return_full_datapoint,
+            explain=explain or None,
         )
         return self._run(flow, timeout)
 
@@ -248,6 +251,7 @@ class AsyncClient(_Shell[AsyncTransport]):
         approximate_neighbor_count: int | None = None,
         fraction_leaf_nodes_to_search: float | None = None,
         return_full_datapoint: bool = False,
+        explain: bool = False,
         timeout: float | None = None,
     ) -> SearchResults:
         """As `Client.search`."""
@@ -263,6 +267,7 @@ class AsyncClient(_Shell[AsyncTransport]):
             approximate_neighbor_count=approximate_neighbor_count,
             fraction_leaf_nodes_to_search_override=fraction_leaf_nodes_to_search,
             return_full_datapoint=return_full_datapoint,
+            explain=explain or None,
         )
         return await self._run(flow, timeout)
 

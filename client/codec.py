@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from earshot.errors import InvalidArgument
 from earshot.v1 import datapoint_pb2, datapoint_service_pb2, index_service_pb2, search_service_pb2
 
-from .results import Datapoint, Index, IndexVersion, Neighbor, SearchResults
+from .results import Datapoint, Explanation, Index, IndexVersion, Neighbor, SearchResults, Step
 from .where import restricts_from, where_from
 
 __all__ = ["Call", "Flow", "get_index", "indexes", "read", "search", "search_batch", "versions"]
@@ -182,6 +182,31 @@ def _results(reply: search_service_pb2.SearchResponse) -> SearchResults:
         index_version=reply.index_version,
         embed_seconds=_seconds(reply.embed_duration) if reply.HasField("embed_duration") else None,
         search_seconds=_seconds(reply.search_duration),
+        explanation=_explanation(reply.explanation) if reply.HasField("explanation") else None,
+    )
+
+
+def _explanation(told: search_service_pb2.Explanation) -> Explanation:
+    return Explanation(
+        engine=told.engine,
+        datapoint_count=told.datapoint_count,
+        leaf_count=told.leaf_count,
+        target_recall=told.target_recall if told.HasField("target_recall") else None,
+        measured_recall=told.measured_recall if told.HasField("measured_recall") else None,
+        filter_path=told.filter_path,
+        passing_count=told.passing_count if told.HasField("passing_count") else None,
+        steps=tuple(
+            Step(
+                step.name,
+                step.neighbor_count,
+                step.leaves if step.HasField("leaves") else None,
+                step.candidates if step.HasField("candidates") else None,
+                _seconds(step.duration),
+            )
+            for step in told.steps
+        ),
+        found_count=told.found_count,
+        true_count=told.true_count,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Datapoint", "Index", "IndexVersion", "Neighbor", "SearchResults"]
+__all__ = ["Datapoint", "Explanation", "Index", "IndexVersion", "Neighbor", "SearchResults", "Step"]
 
 
 class _Stored:
@@ -67,17 +67,51 @@ class Neighbor(_Stored):
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """One call of an engine: how many neighbors it was asked for, how hard it looked where that was said."""
+
+    name: str
+    neighbor_count: int
+    leaves: int | None
+    candidates: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How one query was answered.
+
+    `target_recall` is what was asked for and `measured_recall` what was measured for it when the index was
+    built; None where parameters or a filter decided instead. `found_count` of the `true_count` neighbors
+    that exact search finds were found. `filter_path` is how a filter was searched, `passing_count` how
+    many datapoints pass it.
+    """
+
+    engine: str
+    datapoint_count: int
+    leaf_count: int
+    target_recall: float | None
+    measured_recall: float | None
+    filter_path: str
+    passing_count: int | None
+    steps: tuple[Step, ...]
+    found_count: int
+    true_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class SearchResults(Sequence[Neighbor]):
     """The neighbors, nearest first, as a sequence; equal when they say the same, however long it took.
 
     `index_version` is the version that answered (`indexes/podcasts/versions/v000001`);
-    `embed_seconds` is None where the query was not a text.
+    `embed_seconds` is None where the query was not a text, `explanation` where none was asked for.
     """
 
     neighbors: tuple[Neighbor, ...]
     index_version: str
     embed_seconds: float | None = field(default=None, compare=False)
     search_seconds: float = field(default=0.0, compare=False)
+    explanation: Explanation | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.neighbors)

@@ -13,6 +13,7 @@ __all__ = [
     "BatchSearchRequest",
     "BatchSearchResponse",
     "Datapoint",
+    "Explanation",
     "Index",
     "IndexVersion",
     "ListIndexVersionsResponse",
@@ -24,6 +25,7 @@ __all__ = [
     "SearchOptions",
     "SearchRequest",
     "SearchResponse",
+    "Step",
     "TokenRestrict",
     "Vector",
 ]
@@ -77,6 +79,7 @@ class SearchRequest(SearchOptions, frozen=True, kw_only=True):
     text: str | None = None
     vector: Vector | None = None
     datapoint_id: str | None = None
+    explain: bool = False
 
 
 class BatchSearchRequest(SearchOptions, frozen=True, kw_only=True):
@@ -106,6 +109,31 @@ class Neighbor(Struct, frozen=True, rename="camel"):
     score: float
 
 
+class Step(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One call of an engine, and what it was asked for."""
+
+    name: str
+    neighbor_count: int
+    duration: str
+    leaves: int | None = None
+    candidates: int | None = None
+
+
+class Explanation(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """How one query was answered; see `earshot.index.Explanation`."""
+
+    engine: str
+    datapoint_count: int
+    leaf_count: int
+    steps: list[Step]
+    found_count: int
+    true_count: int
+    target_recall: float | None = None
+    measured_recall: float | None = None
+    filter_path: str = ""
+    passing_count: int | None = None
+
+
 class SearchResponse(Struct, frozen=True, rename="camel", omit_defaults=True):
     """The neighbors, nearest first, the version that answered, and seconds as `0.000123s`."""
 
@@ -113,6 +141,7 @@ class SearchResponse(Struct, frozen=True, rename="camel", omit_defaults=True):
     index_version: str
     search_duration: str
     embed_duration: str | None = None
+    explanation: Explanation | None = None
 
 
 class BatchSearchResponse(Struct, frozen=True, rename="camel"):

@@ -6,12 +6,13 @@ Each step is a plain function over the service's own types; `Service.search` run
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earshot.errors import FailedPrecondition, InvalidArgument
-from earshot.index import Datapoint, Index, SearchResult
+from earshot.index import Datapoint, Explanation, Index, SearchResult
 from earshot.index.filters import Where
 
 from . import messages
@@ -22,6 +23,7 @@ __all__ = [
     "SearchPlan",
     "attach",
     "datapoint_of",
+    "explain",
     "find",
     "model_of",
     "plan_search",
@@ -137,15 +139,12 @@ def model_of(served: ServedIndex) -> dict[str, str]:
 
 def find(plan: SearchPlan, queries: NDArray[np.float32]) -> SearchResult:
     """The neighbors of queries [q, dimension], or [dimension] for one. Raises InvalidArgument."""
-    return plan.served.index.search(
-        queries,
-        plan.k,
-        target_recall=plan.target_recall,
-        approximate_neighbor_count=plan.approximate_neighbor_count,
-        fraction_leaf_nodes_to_search=plan.fraction_leaf_nodes_to_search,
-        crowding=plan.crowding,
-        where=plan.where,
-    )
+    return plan.served.index.search(queries, plan.k, **_options(plan))
+
+
+def explain(plan: SearchPlan, query: NDArray[np.float32]) -> Explanation:
+    """How the neighbors of one query [dimension] are found, and they themselves. Raises InvalidArgument."""
+    return plan.served.index.explain(query, plan.k, **_options(plan))
 
 
 def attach(plan: SearchPlan, found: SearchResult, query: int) -> list[messages.Neighbor]:
@@ -184,6 +183,16 @@ def datapoint_of(stored: Datapoint) -> messages.Datapoint:
         restricts=tokens,
         numeric_restricts=numbers,
     )
+
+
+def _options(plan: SearchPlan) -> dict[str, Any]:
+    return {
+        "target_recall": plan.target_recall,
+        "approximate_neighbor_count": plan.approximate_neighbor_count,
+        "fraction_leaf_nodes_to_search": plan.fraction_leaf_nodes_to_search,
+        "crowding": plan.crowding,
+        "where": plan.where,
+    }
 
 
 def _neighbor_count(given: int | None) -> int:

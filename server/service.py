@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from earshot.errors import EarshotError, InvalidArgument
-from earshot.index import Manifest
+from earshot.index import Explanation, Manifest, SearchResult
 
 from . import messages
 from .batch import batch_kind, batch_texts, batch_vectors
@@ -23,6 +24,7 @@ from .search import (
     SearchPlan,
     attach,
     datapoint_of,
+    explain,
     find,
     model_of,
     plan_search,
@@ -54,13 +56,22 @@ class Service:
         served = self.registry.get(index_id(request.index))
         plan = plan_search(request, served)
         query, embed_seconds = self._query_vector(request, served)
-        return _answers(plan, query, embed_seconds)[0]
+        if request.explain:
+            explained = explain(plan, query)
+            answer = _answers(plan, explained.result, explained.seconds, embed_seconds)[0]
+            return msgspec.structs.replace(answer, explanation=_explanation(explained))
+        started = time.perf_counter()
+        found = find(plan, query)
+        return _answers(plan, found, time.perf_counter() - started, embed_seconds)[0]
 
     def batch_search(self, request: messages.BatchSearchRequest) -> messages.BatchSearchResponse:
         """The neighbors of many queries, in one call of the engine. Raises as `search`, for all of them."""
         plan = plan_search(request, self.registry.get(index_id(request.index)))
         queries, embed_seconds = self._query_vectors(request, plan)
-        return messages.BatchSearchResponse(responses=_answers(plan, queries, embed_seconds))
+        started = time.perf_counter()
+        found = find(plan, queries)
+        answers = _answers(plan, found, time.perf_counter() - started, embed_seconds)
+        return messages.BatchSearchResponse(responses=answers)
 
     def get_index(self, name: str) -> messages.Index:
         """One index. Raises NotFound."""
@@ -168,21 +179,35 @@ class Service:
 
 
 def _answers(
-    plan: SearchPlan, queries: NDArray[np.float32], embed_seconds: float | None
+    plan: SearchPlan, found: SearchResult, seconds: float, embed_seconds: float | None
 ) -> list[messages.SearchResponse]:
-    started = time.perf_counter()
-    found = find(plan, queries)
-    neighbors = [attach(plan, found, query) for query in range(len(found))]
-    seconds = time.perf_counter() - started
     return [
         messages.SearchResponse(
-            neighbors=each,
+            neighbors=attach(plan, found, query),
             index_version=version_name(plan.served.name, plan.served.version),
             search_duration=_duration(seconds),
             embed_duration=None if embed_seconds is None else _duration(embed_seconds),
         )
-        for each in neighbors
+        for query in range(len(found))
     ]
+
+
+def _explanation(explained: Explanation) -> messages.Explanation:
+    return messages.Explanation(
+        engine=explained.engine,
+        datapoint_count=explained.datapoints,
+        leaf_count=explained.leaves,
+        steps=[
+            messages.Step(step.name, step.neighbors, _duration(step.seconds), step.leaves, step.candidates)
+            for step in explained.steps
+        ],
+        found_count=explained.found,
+        true_count=explained.true,
+        target_recall=explained.target_recall,
+        measured_recall=None if explained.point is None else explained.point.recall.value,
+        filter_path="" if explained.filter is None else str(explained.filter.path),
+        passing_count=None if explained.filter is None else explained.filter.passing,
+    )
 
 
 def _page_size(given: int) -> int:

@@ -15,9 +15,9 @@ from earshot.index import SearchResult
 from earshot.v1 import search_service_pb2
 
 from .. import messages
-from ..grpc_methods import datapoint_message
 from ..json_codec import encode as encode_json
 from ..names import version_name
+from ..proto_codec import datapoint_message, search_response_message
 from ..registry import ServedIndex
 from ..search import SearchPlan, attach
 from ..wire import FIXED64, LENGTH_DELIMITED, field, tag, varint
@@ -89,6 +89,11 @@ class ProtobufAnswers:
         return answer + self._duration("embed_duration", seconds)
 
     @staticmethod
+    def whole(response: messages.SearchResponse) -> bytes:
+        """An answer that the service put together."""
+        return search_response_message(response).SerializeToString()
+
+    @staticmethod
     def batch(answers: Sequence[bytes]) -> bytes:
         """The answer to a batch, from that of each query."""
         return b"".join(field(_RESPONSES, answer) for answer in answers)
@@ -153,6 +158,11 @@ class JsonAnswers:
     def with_embed_duration(self, answer: bytes, seconds: float) -> bytes:
         """The answer to a text query, with one more member at its end."""
         return answer[:-1] + f',"embedDuration":"{seconds:.6f}s"}}'.encode()
+
+    @staticmethod
+    def whole(response: messages.SearchResponse) -> bytes:
+        """An answer that the service put together."""
+        return encode_json(response)
 
     @staticmethod
     def batch(answers: Sequence[bytes]) -> bytes:

@@ -24,10 +24,9 @@ from ..grpc_methods import (
     SERVICES,
     STREAM_SEARCH,
     Method,
-    batch_search_request,
-    search_request,
 )
 from ..http_face import http_app
+from ..proto_codec import batch_search_request, search_request
 from ..registry import Registry
 from ..service import Service
 from ..settings import Settings

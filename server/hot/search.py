@@ -58,6 +58,8 @@ class Searcher:
         self, request: messages.SearchRequest, encoder: AnswerEncoder, deadline: float | None
     ) -> bytes:
         """The answer as `encoder` writes it. Raises as `Service.search`, and ResourceExhausted."""
+        if request.explain:  # alone, and beside an exact search: for people, not for load
+            return encoder.whole(await self._off_loop(self._service.search, request))
         served = await self._served(request)
         plan = plan_search(request, served)
         kind = query_kind(request)

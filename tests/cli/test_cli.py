@@ -74,6 +74,12 @@ def test_a_search_can_be_narrowed(data_dir: Path) -> None:
     assert found("language!=en") == found("year>2026") == found("show=Another") == []
 
 
+def test_a_text_is_explained(data_dir: Path) -> None:
+    told = earshot_json(data_dir, "explain", "shows", "my bread is flat", "--where", "language=en")
+    assert told["neighbors"][0]["id"] == "bread"
+    assert (told["found"], told["true"], told["filter"]["passing"]) == (3, 3, 3)
+
+
 def test_indexes_and_versions_as_json(data_dir: Path) -> None:
     (index,) = earshot_json(data_dir, "indexes")
     assert index["name"] == "indexes/shows"

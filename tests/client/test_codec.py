@@ -79,7 +79,7 @@ def test_a_field_that_is_none_is_not_sent() -> None:
 
 
 def test_results_are_equal_when_they_say_the_same_however_long_it_took() -> None:
-    def results(vector: list[float], **times: float) -> SearchResults:
+    def results(vector: list[float], **times: Any) -> SearchResults:
         neighbor = Neighbor("a", 1.0, 2.0, {"b": [1]}, None, np.array(vector, np.float32))
         return SearchResults((neighbor,), "v", **times)
 

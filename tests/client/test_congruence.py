@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,30 @@ def test_a_batch_answers_like_its_queries_one_by_one(
         np.testing.assert_allclose(
             [each.score for each in results], [each.score for each in alone], 1e-4, 1e-4
         )
+
+
+@pytest.mark.parametrize("where", [None, {"year": {">=": 2000}}])
+def test_an_explained_search_answers_the_same_and_says_how(ask: Ask, where: dict[str, Any] | None) -> None:
+    def question(client: Any) -> Any:
+        return client.search("dots", vector=VECTORS[3], where=where, explain=True)
+
+    answers = ask(question)
+    assert the_one(answers) == the_one(ask(search_of(3, {"where": where})))
+    told = [
+        replace(
+            answer.explanation, steps=tuple(replace(step, seconds=0.0) for step in answer.explanation.steps)
+        )
+        for answer in answers
+    ]
+    explanation = the_one(told)
+    assert (explanation.datapoint_count, explanation.true_count) == (COUNT, 10)
+    assert 0 < explanation.found_count <= 10
+    assert explanation.target_recall == 0.95
+    assert (explanation.measured_recall is None) == bool(where)
+    assert explanation.passing_count == (200 if where else None)
+    assert bool(explanation.filter_path) == bool(where)
+    assert [step.name for step in explanation.steps] == ["filtered" if where else explanation.engine, "rest"]
+    assert the_one(ask(search_of(3, {}))).explanation is None
 
 
 def test_more_queries_than_one_request_takes_are_all_answered(ask: Ask) -> None:

@@ -15,8 +15,8 @@ from earshot.errors import InvalidArgument
 from earshot.index import Operator
 from earshot.index.filters import Where, as_where
 from earshot.server import messages
-from earshot.server.grpc_methods import datapoint_message, search_request
 from earshot.server.json_codec import decode, encode
+from earshot.server.proto_codec import datapoint_message, search_request
 from earshot.server.restricts import restricts_of, where_of
 from earshot.v1 import datapoint_pb2, search_service_pb2
 

@@ -37,6 +37,7 @@ class SearchRequest(_message.Message):
     RETURN_FULL_DATAPOINT_FIELD_NUMBER: _builtins.int
     RESTRICTS_FIELD_NUMBER: _builtins.int
     NUMERIC_RESTRICTS_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
     index: _builtins.str
     """The index: `indexes/podcasts`, or `podcasts` for short."""
     text: _builtins.str
@@ -57,6 +58,8 @@ class SearchRequest(_message.Message):
     """For experts, in place of a target: the share of leaves to look into, above 0 and at most 1."""
     return_full_datapoint: _builtins.bool
     """Return vectors and restricts too."""
+    explain: _builtins.bool
+    """Say how the neighbors were found, and how many of the true ones: costs an exact search beside."""
     @_builtins.property
     def vector(self) -> _datapoint_pb2.Vector:
         """A vector of the index's dimension."""
@@ -82,10 +85,11 @@ class SearchRequest(_message.Message):
         return_full_datapoint: _builtins.bool = ...,
         restricts: _abc.Iterable[_datapoint_pb2.TokenRestrict] | None = ...,
         numeric_restricts: _abc.Iterable[_datapoint_pb2.NumericRestrict] | None = ...,
+        explain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_id", b"datapoint_id", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "neighbor_count", b"neighbor_count", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "query", b"query", "target_recall", b"target_recall", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_id", b"datapoint_id", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "index", b"index", "neighbor_count", b"neighbor_count", "numeric_restricts", b"numeric_restricts", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "query", b"query", "restricts", b"restricts", "return_full_datapoint", b"return_full_datapoint", "target_recall", b"target_recall", "text", b"text", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_id", b"datapoint_id", "explain", b"explain", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "index", b"index", "neighbor_count", b"neighbor_count", "numeric_restricts", b"numeric_restricts", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "query", b"query", "restricts", b"restricts", "return_full_datapoint", b"return_full_datapoint", "target_recall", b"target_recall", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approximate_neighbor_count: _TypeAlias = _typing.Literal["approximate_neighbor_count"]  # noqa: Y015
     _WhichOneofArgType__approximate_neighbor_count: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count"]  # noqa: Y015
@@ -122,6 +126,7 @@ class SearchResponse(_message.Message):
     INDEX_VERSION_FIELD_NUMBER: _builtins.int
     EMBED_DURATION_FIELD_NUMBER: _builtins.int
     SEARCH_DURATION_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     index_version: _builtins.str
     """The version that answered: `indexes/podcasts/versions/v000001`."""
     @_builtins.property
@@ -134,7 +139,11 @@ class SearchResponse(_message.Message):
 
     @_builtins.property
     def search_duration(self) -> _duration_pb2.Duration:
-        """Time spent in finding and reading the neighbors."""
+        """Time spent in finding the neighbors."""
+
+    @_builtins.property
+    def explanation(self) -> Global___Explanation:
+        """Where `explain` asked for it."""
 
     def __init__(
         self,
@@ -143,14 +152,125 @@ class SearchResponse(_message.Message):
         index_version: _builtins.str = ...,
         embed_duration: _duration_pb2.Duration | None = ...,
         search_duration: _duration_pb2.Duration | None = ...,
+        explanation: Global___Explanation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["embed_duration", b"embed_duration", "search_duration", b"search_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embed_duration", b"embed_duration", "explanation", b"explanation", "search_duration", b"search_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embed_duration", b"embed_duration", "index_version", b"index_version", "neighbors", b"neighbors", "search_duration", b"search_duration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embed_duration", b"embed_duration", "explanation", b"explanation", "index_version", b"index_version", "neighbors", b"neighbors", "search_duration", b"search_duration"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchResponse: _TypeAlias = SearchResponse  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """How one query was answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Step(_message.Message):
+        """One call of an engine."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        NEIGHBOR_COUNT_FIELD_NUMBER: _builtins.int
+        LEAVES_FIELD_NUMBER: _builtins.int
+        CANDIDATES_FIELD_NUMBER: _builtins.int
+        DURATION_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        """The engine, `filtered` for a search with a filter, `rest` for all else."""
+        neighbor_count: _builtins.int
+        """Asked for; more than wanted where crowding or a filter needs a wider net."""
+        leaves: _builtins.int
+        """Visited, where the call decides it."""
+        candidates: _builtins.int
+        """Scored exactly, where the call decides it."""
+        @_builtins.property
+        def duration(self) -> _duration_pb2.Duration: ...
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            neighbor_count: _builtins.int = ...,
+            leaves: _builtins.int | None = ...,
+            candidates: _builtins.int | None = ...,
+            duration: _duration_pb2.Duration | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_candidates", b"_candidates", "_leaves", b"_leaves", "candidates", b"candidates", "duration", b"duration", "leaves", b"leaves"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_candidates", b"_candidates", "_leaves", b"_leaves", "candidates", b"candidates", "duration", b"duration", "leaves", b"leaves", "name", b"name", "neighbor_count", b"neighbor_count"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__candidates: _TypeAlias = _typing.Literal["candidates"]  # noqa: Y015
+        _WhichOneofArgType__candidates: _TypeAlias = _typing.Literal["_candidates", b"_candidates"]  # noqa: Y015
+        _WhichOneofReturnType__leaves: _TypeAlias = _typing.Literal["leaves"]  # noqa: Y015
+        _WhichOneofArgType__leaves: _TypeAlias = _typing.Literal["_leaves", b"_leaves"]  # noqa: Y015
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__candidates) -> _WhichOneofReturnType__candidates | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__leaves) -> _WhichOneofReturnType__leaves | None: ...
+
+    ENGINE_FIELD_NUMBER: _builtins.int
+    DATAPOINT_COUNT_FIELD_NUMBER: _builtins.int
+    LEAF_COUNT_FIELD_NUMBER: _builtins.int
+    TARGET_RECALL_FIELD_NUMBER: _builtins.int
+    MEASURED_RECALL_FIELD_NUMBER: _builtins.int
+    FILTER_PATH_FIELD_NUMBER: _builtins.int
+    PASSING_COUNT_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    FOUND_COUNT_FIELD_NUMBER: _builtins.int
+    TRUE_COUNT_FIELD_NUMBER: _builtins.int
+    engine: _builtins.str
+    """`scann` or `exact`."""
+    datapoint_count: _builtins.int
+    leaf_count: _builtins.int
+    """Partitions of the engine, 0 where it has none."""
+    target_recall: _builtins.float
+    """What was asked for; unset where parameters were given instead."""
+    measured_recall: _builtins.float
+    """What was measured when the index was built, for what answered; unset where nothing was."""
+    filter_path: _builtins.str
+    """How a filter was searched: `exact over rows`, `leaves`, `post-filter`; empty without one."""
+    passing_count: _builtins.int
+    """Datapoints that pass the filter."""
+    found_count: _builtins.int
+    """Of this query: neighbors as near as the true ones, and how many true ones there are."""
+    true_count: _builtins.int
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Explanation.Step]: ...
+    def __init__(
+        self,
+        *,
+        engine: _builtins.str = ...,
+        datapoint_count: _builtins.int = ...,
+        leaf_count: _builtins.int = ...,
+        target_recall: _builtins.float | None = ...,
+        measured_recall: _builtins.float | None = ...,
+        filter_path: _builtins.str = ...,
+        passing_count: _builtins.int | None = ...,
+        steps: _abc.Iterable[Global___Explanation.Step] | None = ...,
+        found_count: _builtins.int = ...,
+        true_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_measured_recall", b"_measured_recall", "_passing_count", b"_passing_count", "_target_recall", b"_target_recall", "measured_recall", b"measured_recall", "passing_count", b"passing_count", "target_recall", b"target_recall"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_measured_recall", b"_measured_recall", "_passing_count", b"_passing_count", "_target_recall", b"_target_recall", "datapoint_count", b"datapoint_count", "engine", b"engine", "filter_path", b"filter_path", "found_count", b"found_count", "leaf_count", b"leaf_count", "measured_recall", b"measured_recall", "passing_count", b"passing_count", "steps", b"steps", "target_recall", b"target_recall", "true_count", b"true_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__measured_recall: _TypeAlias = _typing.Literal["measured_recall"]  # noqa: Y015
+    _WhichOneofArgType__measured_recall: _TypeAlias = _typing.Literal["_measured_recall", b"_measured_recall"]  # noqa: Y015
+    _WhichOneofReturnType__passing_count: _TypeAlias = _typing.Literal["passing_count"]  # noqa: Y015
+    _WhichOneofArgType__passing_count: _TypeAlias = _typing.Literal["_passing_count", b"_passing_count"]  # noqa: Y015
+    _WhichOneofReturnType__target_recall: _TypeAlias = _typing.Literal["target_recall"]  # noqa: Y015
+    _WhichOneofArgType__target_recall: _TypeAlias = _typing.Literal["_target_recall", b"_target_recall"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__measured_recall) -> _WhichOneofReturnType__measured_recall | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__passing_count) -> _WhichOneofReturnType__passing_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target_recall) -> _WhichOneofReturnType__target_recall | None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
 
 @_typing.final
 class BatchSearchRequest(_message.Message):
