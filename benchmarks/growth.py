@@ -14,9 +14,9 @@ from pathlib import Path
 from time import process_time
 
 import numpy as np
-from scann.scann_ops.py import scann_ops_pybind
 
 from benchmarks.datasets import Dataset, synthetic
+from benchmarks.raw import raw_build
 from earshot.index import Index, ScannParameters
 
 _OPEN = """
@@ -91,9 +91,9 @@ def growth(count: int) -> Growth:
             spent[f"{name} {'began' if done == 0 else 'ended'}"] = process_time()
 
     index = Index.build(data.base, threads=threads, progress=stage)
-    parameters = index._shard.engine.parameters
+    parameters = ScannParameters(**index.manifest.engine.parameters)
     began = process_time()
-    raw_build(data.base, parameters, threads)
+    raw_build(data, parameters, threads)
     raw = process_time() - began
     searched = [_microseconds(index, data, target) for target in (0.95, 0.99)]
     with tempfile.TemporaryDirectory() as folder:
@@ -125,21 +125,3 @@ def _microseconds(index: Index, data: Dataset, target: float) -> float:
         index.search(data.queries, 10, target_recall=target)
         best = min(best, (process_time() - began) / len(data.queries) * 1e6)
     return best
-
-
-def raw_build(vectors: np.ndarray, parameters: ScannParameters, threads: int) -> None:
-    """Build with ScaNN's own builder and the same parameters, as its documentation shows."""
-    builder = scann_ops_pybind.builder(vectors, 10, "dot_product")
-    builder = builder.tree(
-        num_leaves=parameters.leaves,
-        num_leaves_to_search=max(1, parameters.leaves // 20),
-        training_sample_size=parameters.training_sample_size,
-        min_partition_size=parameters.min_partition_size,
-        training_iterations=parameters.training_iterations,
-    )
-    builder = builder.score_ah(
-        parameters.dimensions_per_block,
-        anisotropic_quantization_threshold=parameters.anisotropic_threshold,
-        training_sample_size=parameters.training_sample_size,
-    )
-    builder.reorder(100).set_n_training_threads(threads).build()

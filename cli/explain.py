@@ -69,7 +69,7 @@ def _vector(index: Index, query: str | None, datapoint_id: str | None, data_dir:
     if query is not None and datapoint_id is not None:
         raise InvalidArgument("a text and --id are given; one query is explained at a time", field="query")
     if datapoint_id is not None:
-        return index.read([datapoint_id])[0].vector
+        return index.vectors([datapoint_id])[0]
     if not index.manifest.model:
         raise FailedPrecondition("the index was built from vectors and knows no model: ask with --id")
     settings = load_settings(data_dir=data_dir, cache_dir=cache_dir)

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Self
 
 import msgspec
@@ -19,30 +16,19 @@ import numpy.typing as npt
 
 from earshot.errors import InvalidArgument, NotFound
 
-from .attributes import Attributes
-from .building import MIN_DATAPOINTS_A_SHARD, build_parts
-from .distance import DistanceMeasure, FeatureNorm, Floats, choice, is_scaled, seen_by_engines
-from .engines import Rows, select
+from .assembly import build, retuned
+from .distance import DistanceMeasure, FeatureNorm, Floats, is_scaled, seen_by_engines
+from .engines import Rows
 from .explain import Explanation, explain
 from .files import link_files
-from .filters import as_where, collect
-from .ids import Ids
-from .manifest import (
-    EngineEntry,
-    Manifest,
-    check_files,
-    list_files,
-    read_manifest,
-    write_manifest,
-)
-from .planner import MAX_NEIGHBORS, Planner, check_recall, check_whole
+from .filters import as_where
+from .manifest import Manifest, check_files, list_files, read_manifest, write_manifest
+from .planner import MAX_NEIGHBORS, Planner, check_whole
 from .result import Datapoint, SearchResult, check_fields, hits_of
 from .shard import Shard
-from .sharded import combine, filter_entry, in_one_thread, shard_of, with_filters
+from .sharded import combine
 from .tuning import Progress, Recall, recall_of
-from .vectors import as_queries, as_tuning_queries, as_vectors, unit_norm
-
-MAX_SHARDS = 1024
+from .vectors import as_queries, unit_norm
 
 
 class Index:
@@ -106,62 +92,25 @@ class Index:
         Raises:
             InvalidArgument: Anything wrong with the above; the message names the row and what would do.
         """
-        measure = choice(DistanceMeasure, distance_measure, field="distance_measure")
-        norm = choice(FeatureNorm, feature_norm, field="feature_norm")
-        check_recall(target_recall)
-        if memory_budget is not None:
-            check_whole("memory_budget", memory_budget, 1, 1 << 62)
-        matrix = as_vectors(vectors)
-        count, dimension = matrix.shape
-        collected = None if restricts is None else collect(restricts, count)
-        scaled, seen_measure = is_scaled(measure, norm), seen_by_engines(measure)
-        questions = as_tuning_queries(tuning_queries, dimension, scaled=scaled)
-        check_whole("shards", shards, 1, MAX_SHARDS)
-        split = shards if count >= shards * MIN_DATAPOINTS_A_SHARD else 1
-        budget = None if memory_budget is None else memory_budget // split
-        kind, parameters, reason = select(engine, count // split, dimension, seen_measure, budget)
-        if split < shards:
-            reason += f"; {count} datapoints are too few for {shards} shards"
-        report = progress or _silent
-        began = perf_counter()
-        named = Ids.build(ids, count)
-        numbers = shard_of(named.by_row(), split)
-        parts = build_parts(
-            matrix,
-            named,
-            Attributes.build(count, crowding_tags, metadata),
-            numbers,
-            scaled=scaled,
-            measure=seen_measure,
-            engine=kind,
-            parameters=parameters,
-            threads=threads or len(os.sched_getaffinity(0)),
-            progress=partial(report, "build"),
-        )
-        shard = combine(parts, seen_measure)
-        built = perf_counter()
-        tuning = in_one_thread(shard).tune(questions, seen_measure, target_recall, seed, report)
-        tuned = perf_counter()
-        seconds = {"build": round(built - began, 3), "tune": round(tuned - built, 3)}
-        if collected is not None:
-            report("filters", 0, 4)
-            shard = with_filters(
-                shard, collected, numbers, seen_measure, queries=questions, seed=seed, progress=report
+        return cls(
+            *build(
+                vectors,
+                ids,
+                crowding_tags=crowding_tags,
+                metadata=metadata,
+                restricts=restricts,
+                shards=shards,
+                distance_measure=distance_measure,
+                feature_norm=feature_norm,
+                engine=engine,
+                target_recall=target_recall,
+                tuning_queries=tuning_queries,
+                memory_budget=memory_budget,
+                seed=seed,
+                threads=threads,
+                progress=progress,
             )
-            seconds["filters"] = round(perf_counter() - tuned, 3)
-            report("filters", 4, 4)
-        manifest = Manifest(
-            count=count,
-            dimension=dimension,
-            distance_measure=measure,
-            feature_norm=norm,
-            engine=EngineEntry(kind.name, asdict(parameters), reason),
-            shards=split,
-            tuning=tuning,
-            filters=None if shard.filters is None else filter_entry(shard.filters),
-            seconds=seconds,
         )
-        return cls(shard, manifest)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], *, verify: bool = True) -> Self:
@@ -243,22 +192,9 @@ class Index:
         Raises:
             InvalidArgument: Anything wrong with the above.
         """
-        manifest, shard, report = self.manifest, self._shard, progress or _silent
-        target = manifest.tuning.target_recall if target_recall is None else target_recall
-        check_recall(target)
-        questions = as_tuning_queries(queries, self.dimension, scaled=self._scaled)
-        began = perf_counter()
-        tuning = in_one_thread(shard).tune(
-            questions, seen_by_engines(manifest.distance_measure), target, seed, report
+        shard, manifest = retuned(
+            self._shard, self.manifest, queries, target_recall=target_recall, seed=seed, progress=progress
         )
-        seconds = {**manifest.seconds, "tune": round(perf_counter() - began, 3)}
-        entry = manifest.filters
-        if shard.filters is not None:
-            report("filters", 0, 4)
-            filters = shard.filters.tuned(questions, seed, report)
-            shard, entry = replace(shard, filters=filters), filter_entry(filters)
-            report("filters", 4, 4)
-        manifest = msgspec.structs.replace(manifest, tuning=tuning, filters=entry, seconds=seconds)
         return type(self)(shard, manifest, self._origin)
 
     def __len__(self) -> int:
@@ -346,7 +282,15 @@ class Index:
         Raises:
             NotFound: Ids that the index does not hold.
         """
-        return self.search(self._vectors(self._rows(ids)), k, **options)
+        return self.search(self.vectors(ids), k, **options)
+
+    def vectors(self, ids: Sequence[str]) -> Floats:
+        """The stored vectors of these ids, in their order, as they were given; float32 [len(ids), dimension].
+
+        Raises:
+            NotFound: Ids that the index does not hold.
+        """
+        return self._vectors(self._rows(ids))
 
     def read(self, ids: Sequence[str], *, fields: Sequence[str] | None = None) -> list[Datapoint]:
         """The stored datapoints with these ids, in their order; of their metadata all, or these fields.
@@ -398,7 +342,7 @@ class Index:
 
     def sample_recall(self, k: int = 10, *, sample: int = 200, seed: int = 0) -> Recall:
         """Recall of the default operating point now, asked by a sample of the datapoints themselves."""
-        return self.measure_recall(self._vectors(self._rows(self.sample_ids(sample, seed))), k)
+        return self.measure_recall(self.vectors(self.sample_ids(sample, seed)), k)
 
     def _rows(self, ids: Sequence[str]) -> Rows:
         if isinstance(ids, str):
@@ -418,7 +362,3 @@ class Index:
 
 def _shard_name(number: int) -> str:
     return f"shard-{number:05d}"
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    del stage, done, total

@@ -149,7 +149,7 @@ class Service:
     ) -> tuple[NDArray[np.float32], float | None]:
         kind = query_kind(request)
         if kind == "datapoint_id":
-            return served.index.read([request.datapoint_id or ""])[0].vector, None
+            return served.index.vectors([request.datapoint_id or ""])[0], None
         if kind == "vector":
             return query_vector(request.vector or messages.Vector(), served), None
         text = query_text(request.text or "")
@@ -161,8 +161,7 @@ class Service:
     ) -> tuple[NDArray[np.float32], float | None]:
         kind = batch_kind(request, plan)
         if kind == "datapoint_ids":
-            stored = plan.served.index.read(request.datapoint_ids)
-            return np.stack([datapoint.vector for datapoint in stored]), None
+            return plan.served.index.vectors(request.datapoint_ids), None
         if kind == "vectors":
             return batch_vectors(request.vectors, plan.served), None
         texts = batch_texts(request.texts)

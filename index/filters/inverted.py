@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
-from functools import reduce
+from functools import cached_property, reduce
 from operator import and_
 from pathlib import Path
 from typing import Any, Self
@@ -189,8 +189,17 @@ class _Column:
         return cls(values.to_numpy(), slots.to_numpy())
 
     def values_at(self, slot: int) -> list[int | float]:
-        values: list[int | float] = self._values[self._slots == slot].tolist()
+        order = self._by_slot
+        wanted = np.uint32(slot)  # any other type would have all slots converted
+        first = int(np.searchsorted(self._slots, wanted, sorter=order))
+        last = int(np.searchsorted(self._slots, wanted, "right", sorter=order))
+        values: list[int | float] = self._values[order[first:last]].tolist()
         return values
+
+    @cached_property
+    def _by_slot(self) -> Slots:
+        """Places of the numbers in the order of their slots; sorted when the first datapoint is read."""
+        return np.argsort(self._slots).astype(np.uint32)
 
     def passing(self, op: Operator, value: int | float) -> BitMap:
         below, up_to = self._position(value)

@@ -7,6 +7,7 @@ it is serialised; this partition serves any engine. Everything is a dot product 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import pairwise
 from math import ceil, sqrt
 from pathlib import Path
@@ -164,6 +165,13 @@ class Partition:
         """One `.npy` an attribute."""
         for field in fields(self):
             np.save(folder / f"{field.name}.npy", getattr(self, field.name), allow_pickle=False)
+
+    @cached_property
+    def slot_of_row(self) -> Slots:
+        """The inverse of `row_of_slot`, uint32 [n]; made when first asked for."""
+        slots = np.empty(len(self.row_of_slot), np.uint32)
+        slots[self.row_of_slot] = np.arange(len(slots), dtype=np.uint32)
+        return slots
 
     def scale(self, queries: Floats) -> Floats:
         """Standard deviation of a residual's score, for lifted queries [q, d]; float32 [q]."""

@@ -87,8 +87,7 @@ class Filters:
             partition = Partition.build(vectors, lift, queries, seed)
             step = partial(progress, "filters")
             tuning = calibrate(engine, exact, vectors, partition, lift, queries, own, seed, step)
-            slot_of_row = np.empty(len(vectors), np.uint32)
-            slot_of_row[partition.row_of_slot] = np.arange(len(vectors), dtype=np.uint32)
+            slot_of_row = partition.slot_of_row
         index = RestrictIndex.build(collected, slot_of_row)
         return cls(index, partition, tuning, vectors, engine, exact, measure)
 
@@ -131,7 +130,7 @@ class Filters:
     def of(self, row: int) -> Where:
         """The restricts of one datapoint."""
         if self.partition is not None:
-            row = int(np.flatnonzero(self.partition.row_of_slot == row)[0])
+            row = int(self.partition.slot_of_row[row])
         return self.restricts.of(row)
 
     def passing(self, where: Where) -> Passing:

@@ -67,7 +67,7 @@ class Searcher:
             texts = [query_text(request.text or "")]
             return (await self._search_texts(texts, plan, encoder, deadline))[0]
         if kind == "datapoint_id":
-            query = await self._off_loop(_stored, served, [request.datapoint_id or ""])
+            query = await self._off_loop(served.index.vectors, [request.datapoint_id or ""])
         else:
             query = query_vector(request.vector or messages.Vector(), served)[np.newaxis]
         return (await self._submit(plan, query, encoder, deadline))[0]
@@ -83,7 +83,7 @@ class Searcher:
             texts = batch_texts(request.texts)
             return encoder.batch(await self._search_texts(texts, plan, encoder, deadline))
         if kind == "datapoint_ids":
-            queries = await self._off_loop(_stored, served, request.datapoint_ids)
+            queries = await self._off_loop(served.index.vectors, request.datapoint_ids)
         else:
             queries = batch_vectors(request.vectors, served)
         return encoder.batch(await self._search_all(plan, queries, encoder, deadline))
@@ -133,10 +133,6 @@ def _search(key: _Key, items: Sequence[Floats]) -> list[list[bytes]]:
     found = find(key.plan, items[0] if len(items) == 1 else np.concatenate(items))
     answers = key.encoder.encode(key.plan, found, time.perf_counter() - started)
     return _parts(answers, items)
-
-
-def _stored(served: ServedIndex, ids: Sequence[str]) -> Floats:
-    return np.stack([datapoint.vector for datapoint in served.index.read(ids)])
 
 
 def _cut(whole: S, size: int) -> list[S]:

@@ -59,6 +59,10 @@ def test_read_gives_back_what_was_stored(measure, norm, base) -> None:
     np.testing.assert_allclose(points[0].vector, vectors[7], rtol=1e-6)
     np.testing.assert_array_equal(points[1].vector, vectors[0])
     assert points[0].vector.dtype == np.float32
+    alone = index.vectors(["é7", "é0", "é7"])
+    assert alone.dtype == np.float32
+    np.testing.assert_array_equal(alone, [point.vector for point in points])
+    assert index.vectors([]).shape == (0, index.dimension)
 
 
 def test_a_stored_datapoint_is_its_own_nearest_neighbor(scann_index) -> None:
@@ -66,7 +70,7 @@ def test_a_stored_datapoint_is_its_own_nearest_neighbor(scann_index) -> None:
     assert [ids[0] for ids in found.ids] == ["id-5", "id-77"]
 
 
-@pytest.mark.parametrize("method", ["read", "search_ids"])
+@pytest.mark.parametrize("method", ["read", "vectors", "search_ids"])
 def test_unknown_ids_are_named(method, scann_index) -> None:
     with pytest.raises(NotFound, match="the id 'x', 'y'"):
         getattr(scann_index, method)(["id-1", "x", "y"])

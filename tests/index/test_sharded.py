@@ -122,6 +122,8 @@ def test_ids_lead_to_their_own_datapoints(sharded) -> None:
         restricts = {restrict.namespace: restrict for restrict in point.restricts}
         assert ("rare" in restricts) == (number in {5, 77, 1234})
         assert restricts["year"].value == 2000 + number % 30
+    named = sharded.vectors([f"id-{n}" for n in numbers])
+    np.testing.assert_allclose(named, vectors[numbers], rtol=1e-6)
     found = sharded.search_ids(["id-8"], 5, target_recall=1.0)
     assert found.ids[0][0] == "id-8" or found.distances[0, 0] > found.distances[0, 1]
     for row in found.rows[0].tolist():
