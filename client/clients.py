@@ -11,7 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 from google.protobuf.message import Message
 from numpy.typing import ArrayLike
 
-from earshot.errors import DeadlineExceeded, FailedPrecondition, Unavailable
+from earshot.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, Unavailable
 
 from . import codec
 from .codec import Call, Flow
@@ -213,7 +213,7 @@ class Client(_Shell[Transport]):
         while True:
             try:
                 return self._transport.call(call.method, call.request, budget.remaining())
-            except (Unavailable, DeadlineExceeded) as error:
+            except (Unavailable, ResourceExhausted, DeadlineExceeded) as error:
                 pause = budget.pause_after(error)
             time.sleep(pause)
 
@@ -354,6 +354,6 @@ class AsyncClient(_Shell[AsyncTransport]):
         while True:
             try:
                 return await self._transport.call(call.method, call.request, budget.remaining())
-            except (Unavailable, DeadlineExceeded) as error:
+            except (Unavailable, ResourceExhausted, DeadlineExceeded) as error:
                 pause = budget.pause_after(error)
             await asyncio.sleep(pause)

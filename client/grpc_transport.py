@@ -108,4 +108,10 @@ def _wire(method: MethodDescriptor) -> dict[str, Any]:
 
 
 def _error(error: Any) -> EarshotError:
-    return from_code(error.code().name, error.details() or "no reason was given")
+    trailers = dict(error.trailing_metadata() or ())
+    pushback = str(trailers.get("grpc-retry-pushback-ms", ""))
+    return from_code(
+        error.code().name,
+        error.details() or "no reason was given",
+        retry_after=int(pushback) / 1000 if pushback.isdecimal() else None,
+    )

@@ -70,7 +70,7 @@ class HttpTransport:
         """Closes all connections."""
         self._client.close()
 
-    def _exchange(self, outgoing: Outgoing, timeout: float | None) -> tuple[int, bytes]:
+    def _exchange(self, outgoing: Outgoing, timeout: float | None) -> tuple[int, bytes, str | None]:
         left = _Remaining(timeout)
         with (
             _translated(),
@@ -80,7 +80,7 @@ class HttpTransport:
             for chunk in response.iter_bytes():
                 content += chunk
                 left.check()
-            return response.status_code, bytes(content)
+            return response.status_code, bytes(content), response.headers.get("retry-after")
 
 
 class AsyncHttpTransport:
@@ -104,11 +104,11 @@ class AsyncHttpTransport:
         """Closes all connections."""
         await self._client.aclose()
 
-    async def _exchange(self, outgoing: Outgoing, timeout: float | None) -> tuple[int, bytes]:
+    async def _exchange(self, outgoing: Outgoing, timeout: float | None) -> tuple[int, bytes, str | None]:
         with _translated():
             async with asyncio.timeout(timeout):
                 response = await self._client.request(**_arguments(outgoing))
-        return response.status_code, response.content
+        return response.status_code, response.content, response.headers.get("retry-after")
 
 
 class _Remaining(dict[str, float | None]):
@@ -148,10 +148,18 @@ def http_request(method: MethodDescriptor, request: Message) -> Outgoing:
     return Outgoing(verb.upper(), path, params=fields)
 
 
-def parse_reply(method: MethodDescriptor, status: int, content: bytes) -> Message:
-    """The response message in `content`; raises the error that it tells of instead."""
+def parse_reply(
+    method: MethodDescriptor, status: int, content: bytes, retry_after: str | None = None
+) -> Message:
+    """The response message in `content`; raises the error that it tells of instead.
+
+    `retry_after` is the header of that name, in seconds.
+    """
     if status != httpx.codes.OK:
-        raise _error(status, content)
+        error = _error(status, content)
+        if error.retry_after is None and retry_after is not None and retry_after.isdecimal():
+            error.retry_after = float(retry_after)
+        raise error
     try:
         # Fields that a newer server adds are ignored, as gRPC does.
         return json_format.Parse(content, GetMessageClass(method.output_type)(), ignore_unknown_fields=True)
@@ -162,10 +170,18 @@ def parse_reply(method: MethodDescriptor, status: int, content: bytes) -> Messag
 def _error(status: int, content: bytes) -> EarshotError:
     try:
         error = json.loads(content)["error"]
-        return from_code(error["status"], error["message"])
-    except (ValueError, KeyError, TypeError):
+        return from_code(error["status"], error["message"], retry_after=_retry_delay(error))
+    except (ValueError, KeyError, TypeError, AttributeError):
         code = FOREIGN_STATUS.get(status, "INTERNAL")
         return from_code(code, f"HTTP status {status}: {_excerpt(content)}")
+
+
+def _retry_delay(error: dict[str, Any]) -> float | None:
+    """Seconds from a `google.rpc.RetryInfo`, finer than the whole ones of the header."""
+    for detail in error.get("details", ()):
+        if match := re.fullmatch(r"(\d+(?:\.\d+)?)s", str(detail.get("retryDelay"))):
+            return float(match[1])
+    return None
 
 
 def _excerpt(content: bytes) -> str:

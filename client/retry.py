@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import NoReturn
 
-from earshot.errors import DeadlineExceeded, InvalidArgument, Unavailable
+from earshot.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
 
 __all__ = ["Budget", "Retry", "check_timeout"]
 
@@ -19,6 +19,8 @@ __all__ = ["Budget", "Retry", "check_timeout"]
 @dataclass(frozen=True, slots=True)
 class Retry:
     """What to do when a service is UNAVAILABLE; every call of this client only reads, so it may be repeated.
+
+    RESOURCE_EXHAUSTED is tried again where the service says when; what it says is the least that is waited.
 
     `attempts` counts the first one: 1 means no retry. Before the n-th retry the client waits a random
     time between 0 and `initial_seconds` x 2^(n-1), at most `max_seconds`, and never past the deadline.
@@ -62,16 +64,21 @@ class Budget:
             self._expire()
         return None if self._timeout is None else left
 
-    def pause_after(self, error: Unavailable | DeadlineExceeded) -> float:
+    def pause_after(self, error: Unavailable | ResourceExhausted | DeadlineExceeded) -> float:
         """Seconds to wait before the next attempt; raises the error, with the address, when there is none."""
         if isinstance(error, DeadlineExceeded):
             self._expire(error)
+        if isinstance(error, ResourceExhausted) and error.retry_after is None:
+            raise error  # too large, not too soon
         self._failures += 1
-        pause = self._retry.pause_seconds(self._failures)
+        # The jitter comes on top, or all who were told the same time would come back together.
+        pause = (error.retry_after or 0.0) + self._retry.pause_seconds(self._failures)
         if self._failures >= self._retry.attempts or time.monotonic() + pause >= self._deadline:
+            if isinstance(error, ResourceExhausted):
+                raise error
             tried = f" after {self._failures} attempts" if self._failures > 1 else ""
             message = f"{self._address} is unavailable{tried}: {error.message}"
-            raise Unavailable(message) from error.__cause__
+            raise Unavailable(message, retry_after=error.retry_after) from error.__cause__
         return pause
 
     def _expire(self, cause: DeadlineExceeded | None = None) -> NoReturn:

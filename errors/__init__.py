@@ -48,14 +48,18 @@ __all__ = [
 
 
 class EarshotError(Exception):
-    """Root of the tree. `message` is one sentence for the caller; `field` names the bad input."""
+    """Root of the tree. `message` is one sentence for the caller; `field` names the bad input.
+
+    `retry_after` is the time in seconds after which trying again may help, where that is known.
+    """
 
     code: ClassVar[str] = "INTERNAL"
 
-    def __init__(self, message: str, *, field: str | None = None) -> None:
+    def __init__(self, message: str, *, field: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
+        self.retry_after = retry_after
 
 
 class InvalidArgument(EarshotError):
@@ -170,7 +174,7 @@ def row_of(error: EarshotError) -> Row:
     return TABLE[error.code]
 
 
-def from_code(code: str, message: str) -> EarshotError:
+def from_code(code: str, message: str, *, retry_after: float | None = None) -> EarshotError:
     """The error that a status name such as `NOT_FOUND` stands for; unknown names give `Internal`."""
     row = TABLE.get(code)
-    return (row.error if row else Internal)(message)
+    return (row.error if row else Internal)(message, retry_after=retry_after)

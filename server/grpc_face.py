@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from earshot.errors import EarshotError, Internal, Unavailable, row_of
 
 from .grpc_methods import METHODS, SEARCH, SERVICES, STREAM_SEARCH, Method
+from .retry import retry_metadata
 from .service import Service
 from .streams import stream_search
 
@@ -51,7 +52,9 @@ def _handler(
         except Exception:
             log.exception("a request failed in a way that was not foreseen")
             failure = Internal("internal error; the server's log has the cause")
-        await context.abort(STATUS_OF_CODE[row_of(failure).grpc], failure.message)
+        await context.abort(
+            STATUS_OF_CODE[row_of(failure).grpc], failure.message, tuple(retry_metadata(failure))
+        )
         raise AssertionError("abort always raises")
 
     return handle

@@ -20,6 +20,7 @@ from earshot.errors import EarshotError, Internal, InvalidArgument, NotFound, Un
 from . import messages
 from .json_codec import decode, encode, error_body
 from .openapi import DESCRIPTION, add_schemas, answers, body
+from .retry import retry_headers
 from .service import Service
 
 __all__ = ["http_app"]
@@ -141,7 +142,10 @@ def _health_routes(app: FastAPI, service: Service) -> None:
 def _handle_errors(app: FastAPI) -> None:
     def answer(error: EarshotError, status: int | None = None) -> Response:
         return Response(
-            error_body(error), status_code=status or row_of(error).http, media_type="application/json"
+            error_body(error),
+            status_code=status or row_of(error).http,
+            headers=retry_headers(error),
+            media_type="application/json",
         )
 
     @app.exception_handler(EarshotError)

@@ -42,6 +42,9 @@ def error_body(error: EarshotError) -> bytes:
     content: dict[str, Any] = {"code": row_of(error).http, "status": error.code, "message": error.message}
     if error.field is not None:
         content["field"] = error.field
+    if error.retry_after is not None:
+        delay = f"{error.retry_after:.3f}s"
+        content["details"] = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}]
     return encode({"error": content})
 
 

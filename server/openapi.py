@@ -61,6 +61,11 @@ ERROR_SCHEMA = {
                 "status": {"type": "string", "description": "The gRPC status, such as INVALID_ARGUMENT."},
                 "message": {"type": "string"},
                 "field": {"type": "string"},
+                "details": {
+                    "type": "array",
+                    "items": {"type": "object"},
+                    "description": "A google.rpc.RetryInfo where it is known when to try again.",
+                },
             },
             "required": ["code", "status", "message"],
         }

@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 from earshot.errors import EarshotError, InvalidArgument, ResourceExhausted, Unimplemented, row_of
 
+from ..retry import retry_metadata
+
 __all__ = [
     "ACCEPT_ENCODING",
     "OK_TRAILERS",
@@ -58,12 +60,13 @@ def timeout_seconds(value: bytes) -> float:
 
 
 def status_trailers(error: EarshotError) -> Headers:
-    """`grpc-status` and the percent-encoded `grpc-message` of an error."""
+    """`grpc-status`, the percent-encoded `grpc-message`, and when to try again, of an error."""
     message = error.message
     if len(message) > MAX_MESSAGE_CHARACTERS:
         message = message[: MAX_MESSAGE_CHARACTERS - 1] + "…"
     encoded = quote(message, safe=_PRINTABLE, errors="replace").encode("ascii")
-    return [(b"grpc-status", str(row_of(error).grpc).encode()), (b"grpc-message", encoded)]
+    retry = [(name.encode(), value.encode()) for name, value in retry_metadata(error)]
+    return [(b"grpc-status", str(row_of(error).grpc).encode()), (b"grpc-message", encoded), *retry]
 
 
 def frame(message: bytes, encoding: bytes = b"identity") -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from earshot.errors import EarshotError, Internal, InvalidArgument, row_of
 
 from .. import messages
 from ..json_codec import decode, encode, error_body
+from ..retry import retry_headers
 from .asgi import Application, Receive, Scope, Send
 from .encode import JsonAnswers
 from .search import Searcher
@@ -63,13 +64,12 @@ class HotHttp:
             request = msgspec.structs.replace(decode(body, kind), index=name)
             answer = await search(request, self._answers, None)
         except EarshotError as error:
-            await _respond(send, row_of(error).http, error_body(error))
+            await _respond_error(send, error)
         except asyncio.CancelledError:
             raise
         except Exception:
             log.exception("a request failed in a way that was not foreseen")
-            failure = Internal("internal error; the server's log has the cause")
-            await _respond(send, row_of(failure).http, error_body(failure))
+            await _respond_error(send, Internal("internal error; the server's log has the cause"))
         else:
             await _respond(send, 200, answer)
 
@@ -91,7 +91,12 @@ class HotHttp:
                 return received
 
 
-async def _respond(send: Send, status: int, body: bytes) -> None:
-    headers = [*_JSON, (b"content-length", str(len(body)).encode())]
+async def _respond_error(send: Send, error: EarshotError) -> None:
+    more = [(name.encode(), value.encode()) for name, value in retry_headers(error).items()]
+    await _respond(send, row_of(error).http, error_body(error), more)
+
+
+async def _respond(send: Send, status: int, body: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    headers = [*_JSON, (b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -23,6 +23,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from earshot.client import AsyncClient, Client
 from earshot.errors import EarshotError, row_of
+from earshot.server.json_codec import error_body
+from earshot.server.retry import retry_metadata
 from earshot.v1 import datapoint_service_pb2, index_service_pb2, search_service_pb2
 
 METHODS: dict[str, MethodDescriptor] = {
@@ -80,6 +82,7 @@ class _GrpcFace(grpc.GenericRpcHandler):
                 return self._fake.answer(name, request)
             except EarshotError as error:
                 status = next(each for each in grpc.StatusCode if each.value[0] == row_of(error).grpc)
+                context.set_trailing_metadata(tuple(retry_metadata(error)))
                 context.abort(status, error.message)
 
         return grpc.unary_unary_rpc_method_handler(
@@ -117,9 +120,7 @@ class _HttpFace(BaseHTTPRequestHandler):
                 try:
                     self._reply(200, json_format.MessageToDict(self.fake.answer(name, request)))
                 except EarshotError as error:
-                    row = row_of(error)
-                    content = {"code": row.http, "status": error.code, "message": error.message}
-                    self._reply(row.http, {"error": content})
+                    self._reply(row_of(error).http, json.loads(error_body(error)))
                 return
         self._reply(404, {})
 

@@ -22,6 +22,7 @@ from earshot.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    ResourceExhausted,
     Unavailable,
 )
 from earshot.v1 import datapoint_pb2, datapoint_service_pb2, index_service_pb2, search_service_pb2
@@ -198,6 +199,27 @@ def test_unavailable_is_told_with_the_address_when_attempts_are_used_up(clients:
     with pytest.raises(Unavailable) as caught:
         client.search("p", "x")
     assert caught.value.message == f"{address} is unavailable after 3 attempts: index 'p' is being loaded"
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("kind", [ResourceExhausted, Unavailable])
+def test_a_service_that_says_when_is_asked_again_then(clients: Any, server: Any, kind: Any) -> None:
+    failures = [kind("too many", retry_after=0.15)]
+    server.answers["Search"] = lambda request: (
+        raising(failures.pop())(request) if failures else found(request)
+    )
+    started = time.monotonic()
+    assert len(clients(clients.address(server), retry=QUICK).search("p", "x")) == 2
+    assert 0.15 <= time.monotonic() - started < 5
+    assert len(server.asked) == 2
+
+
+def test_a_quota_that_stays_used_up_is_told_as_it_is(clients: Any, server: Any) -> None:
+    server.answers["Search"] = raising(ResourceExhausted("too many", retry_after=0.01))
+    with pytest.raises(ResourceExhausted) as caught:
+        clients(clients.address(server), retry=QUICK).search("p", "x")
+    assert caught.value.message == "too many"
+    assert caught.value.retry_after == 0.01
     assert len(server.asked) == 3
 
 

@@ -92,6 +92,27 @@ def test_an_answer_that_is_not_earshots_is_shown_and_classed_as_grpc_would(
     assert caught.value.message == message
 
 
+@pytest.mark.parametrize(
+    ("content", "header", "seconds"),
+    [
+        (b"busy", "7", 7.0),
+        (b"busy", "Wed, 21 Oct 2026 07:28:00 GMT", None),
+        (b'{"error": {"status": "UNAVAILABLE", "message": "m", "details": ["?"]}}', "7", 7.0),
+        (
+            b'{"error": {"status": "UNAVAILABLE", "message": "m", "details": [{"retryDelay": "0.250s"}]}}',
+            "1",
+            0.25,
+        ),
+    ],
+)
+def test_when_to_try_again_is_read_from_the_body_and_else_from_the_header(
+    content: bytes, header: str, seconds: float | None
+) -> None:
+    with pytest.raises(Unavailable) as caught:
+        parse_reply(_INDEX["GetIndex"], 503, content, header)
+    assert caught.value.retry_after == seconds
+
+
 @contextmanager
 def listener(handle: Callable[[socket.socket], None]) -> Iterator[str]:
     """A raw TCP server: each connection's first request is read, then `handle` says what happens."""
