@@ -1,5 +1,6 @@
 """Vectors in, neighbors out: engines, build, tuning, and versions on disk. Knows no network and no text."""
 
+from .config import IndexConfig, checked_config
 from .diff import Change, VersionDiff
 from .distance import DistanceMeasure, FeatureNorm
 from .engines import ExactParameters, FaissParameters, QueryParameters, ScannParameters
@@ -27,6 +28,7 @@ __all__ = [
     "FaissParameters",
     "FeatureNorm",
     "Index",
+    "IndexConfig",
     "Manifest",
     "NumericRestrict",
     "OperatingPoint",
@@ -46,6 +48,7 @@ __all__ = [
     "Verification",
     "VersionDiff",
     "VersionInfo",
+    "checked_config",
     "open_vectors",
     "sizes",
 ]

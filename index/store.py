@@ -15,9 +15,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import xxhash
 
-from earshot.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
+from earshot.errors import Aborted, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 
+from .config import FIXED, IndexConfig, checked_config
 from .diff import VersionDiff, diff
 from .homes import home_of
 from .homes.base import CONFIG, CURRENT, next_version
@@ -88,7 +90,7 @@ class Store:
             name for name in self._home.indexes() if _is_name(name) and self._home.config(name) is not None
         )
 
-    def create(self, name: str, config: Mapping[str, Any] | None = None) -> None:
+    def create(self, name: str, config: Mapping[str, Any] | IndexConfig | None = None) -> None:
         """Make an index without versions; `config` is kept as `config.json`.
 
         Raises:
@@ -101,9 +103,7 @@ class Store:
                 f"index is {name!r}; a name is a lower-case letter, then up to 62 of a-z, 0-9 and -",
                 field="index",
             )
-        self._home.create(
-            name, msgspec.json.format(msgspec.json.encode(dict(config or {})), indent=1) + b"\n"
-        )
+        self._home.create(name, _encoded(config or {}))
 
     def config(self, name: str) -> dict[str, Any]:
         """What the index was created with.
@@ -117,9 +117,58 @@ class Store:
         except msgspec.DecodeError as error:
             raise DataLoss(f"{self._home.where(name)}/{CONFIG} is not JSON: {error}") from error
 
-    def delete(self, name: str) -> None:
-        """Remove an index with all its versions. Processes that have it open keep what they have."""
+    def asked(self, name: str) -> IndexConfig:
+        """The same in the terms that every job knows; keys that it does not know are passed over.
+
+        Raises:
+            NotFound: No such index.
+            DataLoss: `config.json` is not JSON, or a value has the wrong type.
+        """
+        return self._decoded(name, self._config(name))
+
+    def reconfigure(self, name: str, changes: Mapping[str, Any], *, etag: str | None = None) -> IndexConfig:
+        """Change some fields of an `IndexConfig`; None unsays one. Keys that are none of its stay.
+
+        Args:
+            name: The index.
+            changes: New values by field.
+            etag: What `etag` said when the caller looked; None changes it in any case.
+
+        Raises:
+            NotFound: No such index.
+            InvalidArgument: An unknown field or a value that cannot be.
+            FailedPrecondition: A field that is fixed once it was said.
+            Aborted: The index is not what the caller saw, or another writer changed the config meanwhile.
+        """
+        before = self._config(name)
+        self._check_etag(name, etag)
+        old = self._decoded(name, before)
+        checked_config(changes)
+        for field in FIXED:
+            said = getattr(old, field)
+            if said is not None and field in changes and changes[field] != said:
+                raise FailedPrecondition(
+                    f"{field} of index {name} is {said!r} and fixed: create another index", field=field
+                )
+        merged = {**msgspec.json.decode(before), **changes}
+        after = {key: value for key, value in merged.items() if value is not None}
+        self._home.replace_config(name, _encoded(after), before)
+        return checked_config({key: after.get(key) for key in IndexConfig.__struct_fields__})
+
+    def etag(self, name: str) -> str:
+        """Changes with the config and with the version that is current. Raises NotFound."""
+        current = self._home.current(name) or ""
+        return xxhash.xxh3_64_hexdigest(self._config(name) + current.encode())
+
+    def delete(self, name: str, *, etag: str | None = None) -> None:
+        """Remove an index with all its versions. Processes that have it open keep what they have.
+
+        Raises:
+            NotFound: No such index.
+            Aborted: Another writer is at work, or the index is not what `etag` said of it.
+        """
         with self.writer_lock(name):
+            self._check_etag(name, etag)
             self._home.delete(name)
 
     def versions(self, name: str) -> list[VersionInfo]:
@@ -263,6 +312,18 @@ class Store:
         with self._home.lock(name, timeout):
             yield
 
+    def _check_etag(self, name: str, etag: str | None) -> None:
+        if etag is not None and etag != self.etag(name):
+            raise Aborted(
+                f"index {name} was changed since its etag was {etag!r}; look at it again", field="etag"
+            )
+
+    def _decoded(self, name: str, config: bytes) -> IndexConfig:
+        try:
+            return msgspec.json.decode(config, type=IndexConfig)
+        except msgspec.DecodeError as error:
+            raise DataLoss(f"{self._home.where(name)}/{CONFIG} cannot be read: {error}") from error
+
     def _config(self, name: str) -> bytes:
         found = self._home.config(name) if _is_name(name) else None
         if found is not None:
@@ -305,6 +366,10 @@ class Store:
             recall=manifest.tuning.chosen.recall,
             engine=manifest.engine.name,
         )
+
+
+def _encoded(config: Mapping[str, Any] | IndexConfig) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(config), indent=1) + b"\n"
 
 
 def _is_name(name: Any) -> bool:

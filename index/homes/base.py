@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from earshot.errors import Aborted
+
 from ..manifest import Manifest
 
 INDEXES = "indexes"
@@ -22,8 +24,8 @@ _VERSION = re.compile(r"v(\d{6,})")
 class Home(Protocol):
     """Names of indexes and versions have been checked before they come here.
 
-    Every method may raise PermissionDenied, ResourceExhausted or Unavailable. What writes, `create` apart,
-    is called with the index's lock held.
+    Every method may raise PermissionDenied, ResourceExhausted or Unavailable. What writes, `create` and
+    `replace_config` apart, is called with the index's lock held.
     """
 
     location: str
@@ -40,6 +42,9 @@ class Home(Protocol):
 
     def create(self, index: str, config: bytes) -> None:
         """Raises AlreadyExists where there is one."""
+
+    def replace_config(self, index: str, content: bytes, expected: bytes) -> None:
+        """In one step. Raises Aborted where `config.json` is not `expected` any more."""
 
     def delete(self, index: str) -> None:
         """From its first step on there is no such index, however far the rest comes."""
@@ -87,6 +92,11 @@ class Home(Protocol):
 
     def remove_leftovers(self, index: str) -> None:
         """What a writer that died left behind and no other method shows."""
+
+
+def changed_meanwhile(index: str) -> Aborted:
+    """What `replace_config` raises."""
+    return Aborted(f"the config of index {index} was changed by another writer meanwhile; look at it again")
 
 
 def sorted_versions(names: list[str]) -> list[str]:

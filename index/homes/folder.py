@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,9 +16,10 @@ from earshot.errors import AlreadyExists
 from ..files import explained, replace_bytes, sync, sync_tree
 from ..manifest import SUCCESS, Manifest, check_files, read_manifest, sizes_of
 from . import lock
-from .base import CONFIG, CURRENT, INDEXES, LOCK, VERSIONS, sorted_versions
+from .base import CONFIG, CURRENT, INDEXES, LOCK, VERSIONS, changed_meanwhile, sorted_versions
 
 _TEMPORARY = ".tmp-"
+_DELETED = ".deleted-"
 
 
 class FolderHome:
@@ -42,15 +46,29 @@ class FolderHome:
             raise AlreadyExists(f"there is an index {index} already", field="index")
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            replace_bytes(folder / CONFIG, config)
+            with _alone(folder):
+                if (folder / CONFIG).exists():  # of two at once, the second sees the first one's here
+                    raise AlreadyExists(f"there is an index {index} already", field="index")
+                replace_bytes(folder / CONFIG, config)
             sync(self._root)
+
+    def replace_config(self, index: str, content: bytes, expected: bytes) -> None:
+        """See `Home`."""
+        folder = self._root / index
+        with explained(folder), _alone(folder):
+            if _read(folder / CONFIG) != expected:
+                raise changed_meanwhile(index)
+            replace_bytes(folder / CONFIG, content)
 
     def delete(self, index: str) -> None:
         """See `Home`."""
-        folder = self._root / index
-        with explained(folder):
-            (folder / CONFIG).unlink()
-            shutil.rmtree(folder)
+        # Away in one step: what was left of it must not come back with a new index of its name.
+        gone = self._root / f"{_DELETED}{index}-{uuid.uuid4().hex[:8]}"
+        with explained(self._root):
+            (self._root / index).rename(gone)
+            sync(self._root)
+            for folder in self._root.glob(f"{_DELETED}*"):  # those of writers that died as well
+                shutil.rmtree(folder, ignore_errors=folder != gone)
 
     def lock(self, index: str, timeout: float) -> AbstractContextManager[None]:
         """See `Home`."""
@@ -123,6 +141,17 @@ class FolderHome:
         with explained(folder):
             for path in folder.glob(f"{_TEMPORARY}*"):
                 shutil.rmtree(path)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """For the moment of changing a config; the lock is on the folder itself and needs no file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: Path) -> bytes | None:

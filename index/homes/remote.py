@@ -41,7 +41,7 @@ from ..manifest import (
     never_finished,
     read_manifest,
 )
-from .base import CONFIG, CURRENT, INDEXES, LOCK, VERSIONS, sorted_versions
+from .base import CONFIG, CURRENT, INDEXES, LOCK, VERSIONS, changed_meanwhile, sorted_versions
 from .cache import VersionCache
 from .conditional import Changed, conditional, write_own
 from .lease import Lease
@@ -91,6 +91,18 @@ class RemoteHome:
                 raise AlreadyExists(f"there is an index {index} already", field="index") from None
             except FileNotFoundError as error:
                 raise NotFound(f"{self.location} cannot be written: {error}", field="data_dir") from error
+
+    def replace_config(self, index: str, content: bytes, expected: bytes) -> None:
+        """See `Home`."""
+        path = self._path(index, CONFIG)
+        with self._reached():
+            found = self._conditional.read(path)
+            try:
+                if found is None or found[0] != expected:
+                    raise Changed
+                write_own(self._conditional, path, content, found[1])
+            except Changed:
+                raise changed_meanwhile(index) from None
 
     def delete(self, index: str) -> None:
         """See `Home`."""

@@ -4,13 +4,14 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from earshot.errors import Aborted, AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
-from earshot.index import Index, Store
+from earshot.index import Index, IndexConfig, Store
 
 
 def publish(store: Store, index: Index, times: int = 1) -> list[str]:
@@ -225,3 +226,75 @@ def test_the_lock_of_a_killed_process_is_free(store, small_index) -> None:
 
 def version_folder(store: Store, version: str) -> Path:
     return Path(store.location) / "indexes" / "podcasts" / "versions" / version
+
+
+def test_a_config_is_changed_field_by_field_and_other_keys_stay(store) -> None:
+    store.create("news", {"source": "feeds", "dimensions": 8})
+    before = store.etag("news")
+    assert store.asked("news") == IndexConfig(dimensions=8)
+    assert store.reconfigure("news", {"shards": 2, "target_recall": 0.9}, etag=before) == IndexConfig(
+        dimensions=8, shards=2, target_recall=0.9
+    )
+    store.reconfigure("news", {"shards": None, "dimensions": 8})
+    assert store.config("news") == {"source": "feeds", "dimensions": 8, "target_recall": 0.9}
+    assert store.etag("news") != before
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"dimensions": 9}, FailedPrecondition),
+        ({"dimensions": None}, FailedPrecondition),
+        ({"colour": "red"}, InvalidArgument),
+        ({"target_recall": 0.0}, InvalidArgument),
+        ({"shards": 0}, InvalidArgument),
+        ({"engine": "steam"}, InvalidArgument),
+        ({"distance_measure": "MILES"}, InvalidArgument),
+    ],
+)
+def test_a_change_that_cannot_be_is_refused_and_nothing_changes(store, changes, error) -> None:
+    store.create("news", IndexConfig(dimensions=8))
+    with pytest.raises(error, match=next(iter(changes))):
+        store.reconfigure("news", changes)
+    assert store.asked("news") == IndexConfig(dimensions=8)
+
+
+def test_an_index_that_was_changed_since_it_was_looked_at_is_neither_changed_nor_deleted(
+    store, small_index
+) -> None:
+    store.create("news")
+    seen = store.etag("news")
+    store.publish("news", small_index)
+    with pytest.raises(Aborted, match="news was changed"):
+        store.reconfigure("news", {"shards": 2}, etag=seen)
+    with pytest.raises(Aborted, match="news was changed"):
+        store.delete("news", etag=seen)
+    store.delete("news", etag=store.etag("news"))
+    assert "news" not in store.indexes()
+
+
+def test_of_many_that_create_one_index_one_does(store) -> None:
+    def create(number: int) -> int:
+        try:
+            store.create("news", {"shards": number})
+        except AlreadyExists:
+            return 0
+        return number
+
+    with ThreadPoolExecutor(8) as pool:
+        made = [number for number in pool.map(create, range(1, 17)) if number]
+    assert made == [store.asked("news").shards]
+
+
+def test_an_index_does_not_inherit_from_a_namesake_whose_deletion_was_cut_short(
+    store, small_index, monkeypatch
+) -> None:
+    store.create("news")
+    store.publish("news", small_index)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda *arguments, **options: None)
+        store.delete("news")
+    store.create("news")
+    assert store.versions("news") == []
+    store.delete("news")
+    assert [path.name for path in Path(store.location, "indexes").iterdir()] == ["podcasts"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from earshot.errors import (
+    Aborted,
     AlreadyExists,
     DataLoss,
     FailedPrecondition,
@@ -45,6 +46,24 @@ def test_what_one_machine_publishes_another_opens(open_store, small_index) -> No
     assert there.manifest("podcasts").version == "v000001"
     assert there.indexes() == ["podcasts"]
     assert open_store("elsewhere").verify("podcasts").count == 50
+
+
+def test_a_config_changed_elsewhere_meanwhile_is_not_overwritten(open_store, monkeypatch) -> None:
+    here, there = open_store("here"), open_store("there")
+    here.create("podcasts", {"a": 1})
+    assert here.reconfigure("podcasts", {"shards": 2}).shards == 2
+    assert there.config("podcasts") == {"a": 1, "shards": 2}
+    look = here._home.config
+
+    def look_and_be_late(name: str) -> bytes | None:
+        found = look(name)
+        there.reconfigure("podcasts", {"shards": 3})
+        return found
+
+    monkeypatch.setattr(here._home, "config", look_and_be_late)
+    with pytest.raises(Aborted, match="config of index podcasts was changed"):
+        here.reconfigure("podcasts", {"shards": 4})
+    assert there.asked("podcasts").shards == 3
 
 
 def test_a_tree_of_scann_comes_back_as_it_was(open_store, scann_index, unseen) -> None:
