@@ -1,0 +1,17 @@
+"""The durable, ordered log of upserts and removes since a version."""
+
+from .base import Journal, JournalStatus
+from .entry import UNSET, Entry, Patch, Put, Remove
+from .open import JOURNAL_FILE, open_journal
+
+__all__ = [
+    "JOURNAL_FILE",
+    "UNSET",
+    "Entry",
+    "Journal",
+    "JournalStatus",
+    "Patch",
+    "Put",
+    "Remove",
+    "open_journal",
+]

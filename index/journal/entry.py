@@ -1,0 +1,46 @@
+"""What a journal holds: a datapoint put, parts of one patched, or one removed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from ..distance import Floats
+from ..filters import Restrict
+
+__all__ = ["UNSET", "Entry", "Patch", "Put", "Remove"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Put:
+    """A datapoint whole, in place of whatever had its id; `vector` is as the user gave it, [dimension]."""
+
+    id: str
+    vector: Floats
+    crowding_tag: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    restricts: tuple[Restrict, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patch:
+    """Parts of a datapoint that exists; what is UNSET stays as it is."""
+
+    id: str
+    vector: Floats | UnsetType = UNSET
+    crowding_tag: str | UnsetType | None = UNSET
+    metadata: Mapping[str, Any] | UnsetType | None = UNSET
+    restricts: tuple[Restrict, ...] | UnsetType = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """No datapoint has this id any more."""
+
+    id: str
+
+
+Entry = Put | Patch | Remove

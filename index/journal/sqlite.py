@@ -1,0 +1,303 @@
+"""The journal as one SQLite file beside the index's versions, for one server.
+
+Write-ahead log with synchronous=FULL: what a commit wrote is on disk when it returns. One connection writes
+and checkpoints, so readers of other processes never wait for it, nor it for them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from earshot.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
+
+from ..files import explained, sync
+from .base import READ_AT_ONCE, JournalStatus
+from .codec import checksum, decode, encode
+from .entry import Entry
+from .group import Group, GroupCommit
+from .ownership import owner_lock
+from .schema import migrate
+from .sqlite_errors import told
+from .wal import check_wal
+
+__all__ = ["SqliteJournal"]
+
+REQUEST_SECONDS = 24 * 3600
+# 16 MiB: a checkpoint forces two files to disk, and pages that are written again and again go once.
+_CHECKPOINT_PAGES = 4096
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_CHECKPOINT_PAGES}")
+
+
+class SqliteJournal:
+    """See `Journal`.
+
+    Args:
+        path: The file; made where there is none, unless only read.
+        index: For messages.
+        read_only: To look while a server owns it.
+
+    Raises:
+        NotFound: Read only, and there is none.
+        Aborted: Another process writes to it.
+        DataLoss: It is damaged.
+        PermissionDenied, ResourceExhausted: It cannot be made or written.
+        FailedPrecondition: A newer program wrote it.
+    """
+
+    def __init__(self, path: Path, index: str, *, read_only: bool = False) -> None:
+        self._path = path
+        self._reading, self._writing = threading.Lock(), threading.Lock()
+        self._arrived = threading.Condition()
+        self._group: GroupCommit | None = None
+        if read_only:
+            if not path.exists():
+                raise NotFound(f"index {index} has no journal: {path} is not there", field="index")
+            self._lock = None
+            with told(path):
+                self._reader = _connect(path, read_only=True)
+                migrate(self._reader, str(path), write=False)
+            return
+        self._lock = owner_lock(path.with_suffix(".lock"), index)
+        try:
+            if not path.exists():
+                _create(path)
+            with told(path):
+                self._writer = _open_writer(path)
+                self._reader = _connect(path, read_only=True)
+                self._last, self._at = self._newest()
+        except BaseException:
+            self._lock.release()
+            raise
+        self._group = GroupCommit(self._commit, name=f"earshot-journal-{index}")
+
+    def append(
+        self, entries: Sequence[Entry], *, request_id: str | None = None, timeout: float | None = None
+    ) -> int:
+        """See `Journal`."""
+        if self._group is None:
+            raise FailedPrecondition(f"{self._path} was opened to read only")
+        if not entries:
+            raise InvalidArgument("entries is empty; there must be at least one", field="entries")
+        return self._group.append([encode(entry) for entry in entries], request_id, timeout)
+
+    def read(self, after: int, limit: int | None = None) -> Iterator[tuple[int, Entry]]:
+        """See `Journal`."""
+        while limit is None or limit > 0:
+            chunk = READ_AT_ONCE if limit is None else min(READ_AT_ONCE, limit)
+            rows = self._rows(after, chunk)
+            for sequence, crc, body in rows:
+                if crc != checksum(sequence, body):
+                    raise DataLoss(f"entry {sequence} of {self._path} is damaged: its checksum differs")
+                yield sequence, decode(body)
+            if len(rows) < chunk:
+                return
+            after += len(rows)
+            limit = None if limit is None else limit - len(rows)
+
+    def wait(self, after: int, timeout: float) -> int:
+        """See `Journal`."""
+        deadline = time.monotonic() + timeout
+        with self._arrived:
+            while (last := self.last()) <= after and (left := deadline - time.monotonic()) > 0:
+                # Another process's entries make no noise here.
+                self._arrived.wait(left if self._group is not None else min(left, 0.1))
+        return last
+
+    def last(self) -> int:
+        """See `Journal`."""
+        if self._group is not None:
+            return self._last
+        with self._query() as reader:
+            return _bounds(reader)[1]
+
+    def first(self) -> int:
+        """See `Journal`."""
+        with self._query() as reader:
+            return _bounds(reader)[0]
+
+    def trim(self, through: int) -> None:
+        """See `Journal`."""
+        if self._group is None:
+            raise FailedPrecondition(f"{self._path} was opened to read only")
+        if through > self._last:
+            raise InvalidArgument(f"through is {through}; the newest entry is {self._last}", field="through")
+        with told(self._path), self._transaction() as writer:
+            writer.execute("UPDATE state SET trimmed = max(trimmed, ?)", (through,))
+            writer.execute("DELETE FROM entries WHERE sequence <= ?", (through,))
+
+    def status(self) -> JournalStatus:
+        """See `Journal`."""
+        with self._query() as reader:
+            first, last, trimmed = _bounds(reader)
+            oldest = reader.execute("SELECT at FROM entries WHERE sequence = ?", (first,)).fetchone()
+        return JournalStatus(
+            address=str(self._path),
+            entries=last - first + 1 if first else 0,
+            bytes=sum(path.stat().st_size for path in files_of(self._path) if path.exists()),
+            first=first,
+            last=last,
+            trimmed=trimmed,
+            oldest=_as_time(oldest[0]) if oldest else "",
+        )
+
+    def close(self) -> None:
+        """See `Journal`."""
+        if self._group is not None:
+            self._group.close()
+        with self._reading:
+            self._reader.close()
+        if self._lock is not None and self._lock.is_locked:
+            with told(self._path):
+                self._writer.close()
+            self._lock.release()
+
+    def _commit(self, group: Group) -> list[int]:
+        self._at = now = max(self._at, time.time_ns() // 1000)
+        last = self._last
+        numbers: list[int] = []
+        rows: list[tuple[int, int, int, bytes]] = []
+        with told(self._path), self._transaction() as writer:
+            known: dict[str, int] = {}
+            for call in group:
+                before = None
+                if call.request_id is not None:
+                    before = known.get(call.request_id) or _answered(writer, call.request_id)
+                if before is None:
+                    rows += [
+                        (number, now, checksum(number, body), body)
+                        for number, body in enumerate(call.bodies, last + 1)
+                    ]
+                    before = last = last + len(call.bodies)
+                    if call.request_id is not None:
+                        known[call.request_id] = last
+                numbers.append(before)
+            writer.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", rows)
+            if known:
+                writer.execute("DELETE FROM requests WHERE at < ?", (now - REQUEST_SECONDS * 1_000_000,))
+                writer.executemany(
+                    "INSERT INTO requests VALUES (?, ?, ?)",
+                    [(name, number, now) for name, number in known.items()],
+                )
+        with self._arrived:
+            self._last = last
+            self._arrived.notify_all()
+        return numbers
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._writing:
+            writer = self._writer
+            writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield writer
+                writer.execute("COMMIT")
+            except BaseException:
+                if writer.in_transaction:  # SQLite itself rolls back after some errors
+                    writer.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _query(self) -> Iterator[sqlite3.Connection]:
+        """The reading connection, in one snapshot."""
+        with told(self._path), self._reading:
+            self._reader.execute("BEGIN")
+            try:
+                yield self._reader
+            finally:
+                self._reader.execute("COMMIT")
+
+    def _rows(self, after: int, limit: int) -> list[tuple[int, int, bytes]]:
+        """Up to `limit` entries after `after`, without a gap."""
+        with self._query() as reader:
+            rows = reader.execute(
+                "SELECT sequence, crc, body FROM entries WHERE sequence > ? ORDER BY sequence LIMIT ?",
+                (after, limit),
+            ).fetchall()
+            _, last, trimmed = _bounds(reader)
+        if after < trimmed:
+            raise FailedPrecondition(
+                f"entry {after + 1} of {self._path} was trimmed: entries up to {trimmed} are in versions"
+            )
+        if after > last:
+            raise DataLoss(f"{self._path} ends at entry {last}; entry {after} was there once")
+        expected = min(last - after, limit)
+        for place, (sequence, _, _) in enumerate(rows, after + 1):
+            if sequence != place:
+                raise DataLoss(f"entry {place} of {self._path} is missing")
+        if len(rows) != expected:
+            raise DataLoss(f"entry {after + len(rows) + 1} of {self._path} is missing")
+        return rows
+
+    def _newest(self) -> tuple[int, int]:
+        """Number and time of the last entry."""
+        last = _bounds(self._reader)[1]
+        row = self._reader.execute("SELECT max(at) FROM entries WHERE sequence = ?", (last,)).fetchone()
+        return last, row[0] or 0
+
+
+def files_of(path: Path) -> tuple[Path, Path, Path]:
+    """What SQLite keeps a database in."""
+    return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+
+
+def _bounds(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """(first, last, trimmed), as in `JournalStatus`."""
+    first, last = connection.execute(
+        "SELECT (SELECT min(sequence) FROM entries), (SELECT max(sequence) FROM entries)"
+    ).fetchone()
+    (trimmed,) = connection.execute("SELECT trimmed FROM state").fetchone()
+    return first or 0, max(last or 0, trimmed), trimmed
+
+
+def _answered(connection: sqlite3.Connection, request_id: str) -> int | None:
+    row = connection.execute("SELECT last FROM requests WHERE id = ?", (request_id,)).fetchone()
+    return row[0] if row else None
+
+
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    mode = "ro" if read_only else "rw"
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=5,
+    )
+
+
+def _open_writer(path: Path) -> sqlite3.Connection:
+    with path.open("r+b") as stream:
+        if not stream.read(1):
+            raise DataLoss(f"{path} is empty, and was not when it was made")
+    written = _connect(path, read_only=False)
+    for pragma in _PRAGMAS:
+        written.execute(f"PRAGMA {pragma}")
+    check_wal(path, written)
+    migrate(written, str(path))
+    return written
+
+
+def _create(path: Path) -> None:
+    """Whole under another name first: a file that is there under its own was once a journal."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with explained(path), told(path):
+        temporary.unlink(missing_ok=True)
+        temporary.touch()
+        connection = _connect(temporary, read_only=False)
+        try:
+            migrate(connection, str(path))
+        finally:
+            connection.close()
+        sync(temporary)
+        temporary.rename(path)
+        sync(path.parent)
+
+
+def _as_time(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
