@@ -89,6 +89,7 @@ class Client(_Shell[Transport]):
         approximate_neighbor_count: int | None = None,
         fraction_leaf_nodes_to_search: float | None = None,
         return_full_datapoint: bool = False,
+        metadata_fields: Sequence[str] = (),
         explain: bool = False,
         timeout: float | None = None,
     ) -> SearchResults:
@@ -100,7 +101,8 @@ class Client(_Shell[Transport]):
         no limit, None takes the index's own. `target_recall`: the share of the true neighbors to find, above
         0 and at most 1; None takes the index's own. `approximate_neighbor_count` (candidates scored exactly)
         and `fraction_leaf_nodes_to_search` (above 0, at most 1) are for experts, in place of a target.
-        `return_full_datapoint` returns vectors and restricts too. `explain` says how neighbors were found,
+        `return_full_datapoint` returns vectors and restricts too, `metadata_fields` only these keys of the
+        metadata where any is named. `explain` says how neighbors were found,
         and how many of the true ones, at the cost of an exact search beside.
 
         Raises InvalidArgument naming the field, NotFound for an unknown index or datapoint,
@@ -118,6 +120,7 @@ class Client(_Shell[Transport]):
             approximate_neighbor_count=approximate_neighbor_count,
             fraction_leaf_nodes_to_search_override=fraction_leaf_nodes_to_search,
             return_full_datapoint=return_full_datapoint,
+            metadata_fields=metadata_fields,
             explain=explain or None,
         )
         return self._run(flow, timeout)
@@ -136,6 +139,7 @@ class Client(_Shell[Transport]):
         approximate_neighbor_count: int | None = None,
         fraction_leaf_nodes_to_search: float | None = None,
         return_full_datapoint: bool = False,
+        metadata_fields: Sequence[str] = (),
         timeout: float | None = None,
     ) -> list[SearchResults]:
         """The `k` nearest neighbors of many texts, vectors or datapoints; exactly one of them.
@@ -159,12 +163,23 @@ class Client(_Shell[Transport]):
             approximate_neighbor_count=approximate_neighbor_count,
             fraction_leaf_nodes_to_search_override=fraction_leaf_nodes_to_search,
             return_full_datapoint=return_full_datapoint,
+            metadata_fields=metadata_fields,
         )
         return self._run(flow, timeout)
 
-    def read(self, index: str, ids: Iterable[str], *, timeout: float | None = None) -> list[Datapoint]:
-        """Datapoints by id, vectors included, in the order of the ids; at most 1,000. Raises NotFound."""
-        return self._run(codec.read(index, ids), timeout)
+    def read(
+        self,
+        index: str,
+        ids: Iterable[str],
+        *,
+        metadata_fields: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> list[Datapoint]:
+        """Datapoints by id, vectors included, in the order of the ids, however many. Raises NotFound.
+
+        `metadata_fields`: only these keys of the metadata, where any is named.
+        """
+        return self._run(codec.read(index, ids, metadata_fields), timeout)
 
     def get_index(self, name: str, *, timeout: float | None = None) -> Index:
         """One index as it is served now. Raises NotFound."""
@@ -251,6 +266,7 @@ class AsyncClient(_Shell[AsyncTransport]):
         approximate_neighbor_count: int | None = None,
         fraction_leaf_nodes_to_search: float | None = None,
         return_full_datapoint: bool = False,
+        metadata_fields: Sequence[str] = (),
         explain: bool = False,
         timeout: float | None = None,
     ) -> SearchResults:
@@ -267,6 +283,7 @@ class AsyncClient(_Shell[AsyncTransport]):
             approximate_neighbor_count=approximate_neighbor_count,
             fraction_leaf_nodes_to_search_override=fraction_leaf_nodes_to_search,
             return_full_datapoint=return_full_datapoint,
+            metadata_fields=metadata_fields,
             explain=explain or None,
         )
         return await self._run(flow, timeout)
@@ -285,6 +302,7 @@ class AsyncClient(_Shell[AsyncTransport]):
         approximate_neighbor_count: int | None = None,
         fraction_leaf_nodes_to_search: float | None = None,
         return_full_datapoint: bool = False,
+        metadata_fields: Sequence[str] = (),
         timeout: float | None = None,
     ) -> list[SearchResults]:
         """As `Client.search_batch`."""
@@ -300,12 +318,20 @@ class AsyncClient(_Shell[AsyncTransport]):
             approximate_neighbor_count=approximate_neighbor_count,
             fraction_leaf_nodes_to_search_override=fraction_leaf_nodes_to_search,
             return_full_datapoint=return_full_datapoint,
+            metadata_fields=metadata_fields,
         )
         return await self._run(flow, timeout)
 
-    async def read(self, index: str, ids: Iterable[str], *, timeout: float | None = None) -> list[Datapoint]:
+    async def read(
+        self,
+        index: str,
+        ids: Iterable[str],
+        *,
+        metadata_fields: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> list[Datapoint]:
         """As `Client.read`."""
-        return await self._run(codec.read(index, ids), timeout)
+        return await self._run(codec.read(index, ids, metadata_fields), timeout)
 
     async def get_index(self, name: str, *, timeout: float | None = None) -> Index:
         """As `Client.get_index`."""

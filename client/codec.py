@@ -31,6 +31,7 @@ __all__ = ["Call", "Flow", "get_index", "indexes", "read", "search", "search_bat
 # Of one request; below what a server takes, so that no request keeps others waiting for long.
 MAX_QUERIES = 256
 MAX_NEIGHBORS = 100_000
+MAX_READ = 1_000
 
 R = TypeVar("R")
 M = TypeVar("M", bound=Message)
@@ -58,6 +59,7 @@ def search(
     vector: ArrayLike | None,
     datapoint_id: str | None,
     where: Mapping[str, Any] | None = None,
+    metadata_fields: Sequence[str] = (),
     **options: Any,
 ) -> Flow[SearchResults]:
     """The neighbors of one text, vector or datapoint; `options` are fields of `SearchRequest`."""
@@ -76,6 +78,7 @@ def search(
         index=_index_name(index),
         **query,
         **restricts_from(where),
+        metadata_fields=_strings("metadata_fields", metadata_fields),
         **options,
     )
     reply: search_service_pb2.SearchResponse = yield Call(_SEARCH["Search"], request)
@@ -89,6 +92,7 @@ def search_batch(
     vectors: ArrayLike | None,
     datapoint_ids: Sequence[str] | None,
     where: Mapping[str, Any] | None = None,
+    metadata_fields: Sequence[str] = (),
     **options: Any,
 ) -> Flow[list[SearchResults]]:
     """The neighbors of many queries, from as many requests as they need; `options` as in `search`."""
@@ -103,7 +107,8 @@ def search_batch(
     if isinstance(queries[kind], str):
         raise InvalidArgument(f"{kind} is one string; it must be a list of strings", field=kind)
     asked = _vectors(queries[kind]) if kind == "vectors" else list(queries[kind])
-    fields = {"index": _index_name(index), **restricts_from(where), **options}
+    names = _strings("metadata_fields", metadata_fields)
+    fields = {"index": _index_name(index), "metadata_fields": names, **restricts_from(where), **options}
     shared = _message(search_service_pb2.BatchSearchRequest, **fields)
     size = max(1, min(MAX_QUERIES, MAX_NEIGHBORS // max(1, shared.neighbor_count)))
     results: list[SearchResults] = []
@@ -115,22 +120,23 @@ def search_batch(
     return results
 
 
-def read(index: str, ids: Iterable[str]) -> Flow[list[Datapoint]]:
-    """Datapoints in the order of their ids."""
-    if isinstance(ids, str):
-        raise InvalidArgument(f"ids is the string {ids!r}; give a list: [{ids!r}]", field="ids")
-    request = _message(datapoint_service_pb2.ReadDatapointsRequest, index=_index_name(index), ids=list(ids))
-    reply: datapoint_service_pb2.ReadDatapointsResponse = yield Call(_DATAPOINT["ReadDatapoints"], request)
-    return [
-        Datapoint(
-            id=found.datapoint_id,
-            vector=_array(found),
-            crowding_tag=found.crowding_tag or None,
-            metadata=_metadata(found.embedding_metadata),
-            restricts=where_from(found),
+def read(index: str, ids: Iterable[str], metadata_fields: Sequence[str] = ()) -> Flow[list[Datapoint]]:
+    """Datapoints in the order of their ids, from as many requests as they need."""
+    asked = _strings("ids", ids)
+    shared = _message(
+        datapoint_service_pb2.ReadDatapointsRequest,
+        index=_index_name(index),
+        metadata_fields=_strings("metadata_fields", metadata_fields),
+    )
+    found: list[Datapoint] = []
+    for start in range(0, max(1, len(asked)), MAX_READ):  # one that asks for nothing is told what is wrong
+        request = _message(datapoint_service_pb2.ReadDatapointsRequest, ids=asked[start : start + MAX_READ])
+        request.MergeFrom(shared)
+        reply: datapoint_service_pb2.ReadDatapointsResponse = yield Call(
+            _DATAPOINT["ReadDatapoints"], request
         )
-        for found in reply.datapoints
-    ]
+        found += map(_datapoint, reply.datapoints)
+    return found
 
 
 def get_index(name: str) -> Flow[Index]:
@@ -219,6 +225,23 @@ def _index_name(name: str, *, field: str = "index") -> str:
             field=field,
         )
     return f"indexes/{short}"
+
+
+def _strings(name: str, given: Iterable[str]) -> list[str]:
+    """A list of strings; one string in its place is a mistake that protobuf would take letter by letter."""
+    if isinstance(given, str):
+        raise InvalidArgument(f"{name} is the string {given!r}; give a list: [{given!r}]", field=name)
+    return list(given)
+
+
+def _datapoint(found: datapoint_pb2.Datapoint) -> Datapoint:
+    return Datapoint(
+        id=found.datapoint_id,
+        vector=_array(found),
+        crowding_tag=found.crowding_tag or None,
+        metadata=_metadata(found.embedding_metadata),
+        restricts=where_from(found),
+    )
 
 
 def _message(kind: type[M], **fields: Any) -> M:

@@ -88,7 +88,11 @@ class SearchResult:
     def select(self, fields: Sequence[str]) -> list[list[dict[str, Any] | None]]:
         """`metadata` with these of its fields only; a neighbor that lacks one goes without it."""
         check_fields(fields)
-        return [[self._metadata_of(row, fields) for row in rows] for rows in self.rows.tolist()]
+        return [self.metadata_of(query, fields) for query in range(len(self))]
+
+    def metadata_of(self, query: int, fields: Sequence[str] | None = None) -> list[dict[str, Any] | None]:
+        """The metadata of one query's neighbors, all of it or these fields."""
+        return [self._metadata_of(row, fields) for row in self.rows[query].tolist()]
 
     @cached_property
     def crowding_tags(self) -> list[list[str | None]]:

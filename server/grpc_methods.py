@@ -81,7 +81,9 @@ def read_datapoints(service: Service, data: bytes) -> bytes:
     """`DatapointService/ReadDatapoints`."""
     request = parse(datapoint_service_pb2.ReadDatapointsRequest, data)
     reply = service.read_datapoints(
-        messages.ReadDatapointsRequest(index=request.index, ids=list(request.ids))
+        messages.ReadDatapointsRequest(
+            index=request.index, ids=list(request.ids), metadata_fields=list(request.metadata_fields)
+        )
     )
     return datapoint_service_pb2.ReadDatapointsResponse(
         datapoints=[datapoint_message(datapoint) for datapoint in reply.datapoints]

@@ -71,6 +71,7 @@ class SearchOptions(Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     return_full_datapoint: bool = False
     restricts: list[TokenRestrict] = []
     numeric_restricts: list[NumericRestrict] = []
+    metadata_fields: list[str] = []
 
 
 class SearchRequest(SearchOptions, frozen=True, kw_only=True):
@@ -197,6 +198,7 @@ class ReadDatapointsRequest(Struct, frozen=True, rename="camel", forbid_unknown_
 
     index: str = ""
     ids: list[str] = []
+    metadata_fields: list[str] = []
 
 
 class ReadDatapointsResponse(Struct, frozen=True, rename="camel"):

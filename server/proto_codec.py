@@ -72,6 +72,7 @@ def _options(
             for each in request.restricts
         ],
         "numeric_restricts": [_numeric_restrict(each) for each in request.numeric_restricts],
+        "metadata_fields": list(request.metadata_fields),
     }
 
 

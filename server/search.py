@@ -49,6 +49,8 @@ class SearchPlan:
     crowding: int | None
     full: bool
     where: Where | None
+    fields: tuple[str, ...] | None
+    """Of the metadata; None for all."""
 
 
 def plan_search(request: messages.SearchOptions, served: ServedIndex) -> SearchPlan:
@@ -72,6 +74,7 @@ def plan_search(request: messages.SearchOptions, served: ServedIndex) -> SearchP
         _crowding(request.per_crowding_attribute_neighbor_count, served.index),
         request.return_full_datapoint,
         where,
+        tuple(sorted(set(request.metadata_fields))) or None,
     )
 
 
@@ -152,13 +155,14 @@ def attach(plan: SearchPlan, found: SearchResult, query: int) -> list[messages.N
     count = int(found.counts[query])
     ids = found.ids[query][:count]
     if plan.full:
-        datapoints = [datapoint_of(stored) for stored in plan.served.index.read(ids)]
+        datapoints = [datapoint_of(stored) for stored in plan.served.index.read(ids, fields=plan.fields)]
     else:
+        metadata = found.metadata_of(query, plan.fields)
         datapoints = [
             messages.Datapoint(
                 datapoint_id=ids[rank],
                 crowding_tag=found.crowding_tags[query][rank],
-                embedding_metadata=found.metadata[query][rank] or {},
+                embedding_metadata=metadata[rank] or {},
             )
             for rank in range(count)
         ]

@@ -121,7 +121,10 @@ class Service:
             )
         index = self.registry.get(index_id(request.index)).index
         return messages.ReadDatapointsResponse(
-            datapoints=[datapoint_of(found) for found in index.read(request.ids)]
+            datapoints=[
+                datapoint_of(found)
+                for found in index.read(request.ids, fields=request.metadata_fields or None)
+            ]
         )
 
     def _describe(self, name: str) -> messages.Index:

@@ -24,7 +24,8 @@ from ..wire import FIXED64, LENGTH_DELIMITED, field, tag, varint
 
 __all__ = ["AnswerEncoder", "JsonAnswers", "ProtobufAnswers"]
 
-MAX_REMEMBERED = 100_000  # datapoints of one index; about 300 bytes each
+MAX_REMEMBERED = 100_000  # datapoints of one kind; about 300 bytes each
+MAX_KINDS = 32
 
 _FIELDS = search_service_pb2.SearchResponse.DESCRIPTOR.fields_by_name
 _RESPONSES = search_service_pb2.BatchSearchResponse.DESCRIPTOR.fields_by_name["responses"].number
@@ -33,21 +34,29 @@ _NEIGHBOR_FIELDS = search_service_pb2.Neighbor.DESCRIPTOR.fields_by_name
 _PAIR = np.dtype([("distance", "<f8"), ("tag", "u1"), ("score", "<f8")])
 
 
+_Kind = tuple[str, tuple[str, ...] | None]
+"""An index, and what is asked of its metadata."""
+
+
 class _Pieces:
     """One piece for each datapoint of one served version, made when it is first found."""
 
     def __init__(self, make: Callable[[messages.Datapoint], bytes]) -> None:
         self._make = make
-        self._of: dict[str, tuple[ServedIndex, dict[int, bytes]]] = {}
+        self._of: dict[_Kind, tuple[ServedIndex, dict[int, bytes]]] = {}
 
     def get(self, plan: SearchPlan, found: SearchResult, query: int, rows: list[int]) -> list[bytes]:
         """The pieces of one query's neighbors; `rows` are theirs."""
         if plan.full:  # vectors are large, and seldom asked for
             return [self._make(neighbor.datapoint) for neighbor in attach(plan, found, query)]
-        served, known = self._of.get(plan.served.name, (None, {}))
+        kind = plan.served.name, plan.fields
+        served, known = self._of.get(kind, (None, {}))
         if served is not plan.served or len(known) > MAX_REMEMBERED:
             known = {}
-            self._of[plan.served.name] = plan.served, known
+            self._of.pop(kind, None)
+            if len(self._of) >= MAX_KINDS:
+                self._of.pop(next(iter(self._of)))
+            self._of[kind] = plan.served, known
         try:
             return [known[row] for row in rows]
         except KeyError:

@@ -156,6 +156,7 @@ def passes(row: int, where: dict[str, Any]) -> bool:
     st.fixed_dictionaries(
         {"k": st.integers(1, 20), "return_full_datapoint": st.booleans()},
         optional={
+            "metadata_fields": st.lists(st.sampled_from(["title", "tags", "half", "nosuch", ""]), max_size=3),
             "per_crowding_attribute_neighbor_count": st.integers(0, 3),
             "target_recall": st.floats(0.1, 1.0),
             "where": st.fixed_dictionaries(
@@ -182,7 +183,8 @@ def test_searches_answer_alike(ask: Ask, options: dict[str, Any], index: str, ro
     for neighbor in results:
         number = int(neighbor.id.removeprefix("p/").removesuffix(" é"))
         assert number in passing
-        assert neighbor.metadata == METADATA[number]
+        wanted = options.get("metadata_fields") or METADATA[number].keys()
+        assert neighbor.metadata == {key: METADATA[number][key] for key in METADATA[number] if key in wanted}
         assert neighbor.crowding_tag == (f"show {number % 7}" if number % 2 else None)
         if options["return_full_datapoint"]:
             assert np.array_equal(neighbor.vector, VECTORS[number])
@@ -201,6 +203,7 @@ def search_of(row: int, options: dict[str, Any]) -> Callable[[Any], Any]:
     st.fixed_dictionaries(
         {"k": st.integers(1, 12), "return_full_datapoint": st.booleans()},
         optional={
+            "metadata_fields": st.lists(st.sampled_from(["title", "tags"]), max_size=2),
             "per_crowding_attribute_neighbor_count": st.integers(0, 3),
             "target_recall": st.floats(0.1, 1.0),
             "where": st.fixed_dictionaries(
@@ -273,6 +276,8 @@ def test_reading_and_listing_answer_alike(ask: Ask) -> None:
     assert [point.id for point in points] == ["p/5 é", "p/0 é"]
     assert np.array_equal(points[0].vector, VECTORS[5])
     assert [point.restricts for point in points] == [stored(5), stored(0)]
+    many = the_one(ask(lambda client: client.read("dots", ["p/1 é"] * 1001, metadata_fields=["half"])))
+    assert [point.metadata for point in many] == [{"half": 1.5}] * 1001
     dots, squares = the_one(ask(lambda client: client.indexes()))
     assert (dots.name, squares.name) == ("indexes/dots", "indexes/squares")
     assert (squares.datapoint_count, squares.dimensions) == (COUNT, DIMENSIONS)
@@ -298,7 +303,8 @@ WRONG: dict[str, Callable[[Any], Any]] = {
     "unknown datapoint": lambda client: client.search("dots", datapoint_id="nosuch"),
     "unknown datapoints": lambda client: client.read("dots", ["p/0 é", "no", "such"]),
     "no ids": lambda client: client.read("dots", []),
-    "too many ids": lambda client: client.read("dots", ["x"] * 1001),
+    "ids that are one string": lambda client: client.read("dots", "p/0 é"),
+    "fields that are one string": lambda client: client.search("dots", "x", metadata_fields="title"),
     "text without a model": lambda client: client.search("dots", "x"),
     "empty text": lambda client: client.search("dots", " "),
     "wrong dimension": lambda client: client.search("dots", vector=[1.0] * 3),

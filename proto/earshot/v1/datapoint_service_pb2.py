@@ -26,7 +26,7 @@ from earshot.v1 import datapoint_pb2 as earshot_dot_v1_dot_datapoint__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"earshot/v1/datapoint_service.proto\x12\nearshot.v1\x1a\x1a\x65\x61rshot/v1/datapoint.proto\x1a\x1cgoogle/api/annotations.proto\"3\n\x15ReadDatapointsRequest\x12\r\n\x05index\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\"C\n\x16ReadDatapointsResponse\x12)\n\ndatapoints\x18\x01 \x03(\x0b\x32\x15.earshot.v1.Datapoint2\x9e\x01\n\x10\x44\x61tapointService\x12\x89\x01\n\x0eReadDatapoints\x12!.earshot.v1.ReadDatapointsRequest\x1a\".earshot.v1.ReadDatapointsResponse\"0\x82\xd3\xe4\x93\x02*\"%/v1/{index=indexes/*}/datapoints:read:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"earshot/v1/datapoint_service.proto\x12\nearshot.v1\x1a\x1a\x65\x61rshot/v1/datapoint.proto\x1a\x1cgoogle/api/annotations.proto\"L\n\x15ReadDatapointsRequest\x12\r\n\x05index\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x17\n\x0fmetadata_fields\x18\x03 \x03(\t\"C\n\x16ReadDatapointsResponse\x12)\n\ndatapoints\x18\x01 \x03(\x0b\x32\x15.earshot.v1.Datapoint2\x9e\x01\n\x10\x44\x61tapointService\x12\x89\x01\n\x0eReadDatapoints\x12!.earshot.v1.ReadDatapointsRequest\x1a\".earshot.v1.ReadDatapointsResponse\"0\x82\xd3\xe4\x93\x02*\"%/v1/{index=indexes/*}/datapoints:read:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATAPOINTSERVICE'].methods_by_name['ReadDatapoints']._loaded_options = None
   _globals['_DATAPOINTSERVICE'].methods_by_name['ReadDatapoints']._serialized_options = b'\202\323\344\223\002*\"%/v1/{index=indexes/*}/datapoints:read:\001*'
   _globals['_READDATAPOINTSREQUEST']._serialized_start=108
-  _globals['_READDATAPOINTSREQUEST']._serialized_end=159
-  _globals['_READDATAPOINTSRESPONSE']._serialized_start=161
-  _globals['_READDATAPOINTSRESPONSE']._serialized_end=228
-  _globals['_DATAPOINTSERVICE']._serialized_start=231
-  _globals['_DATAPOINTSERVICE']._serialized_end=389
+  _globals['_READDATAPOINTSREQUEST']._serialized_end=184
+  _globals['_READDATAPOINTSRESPONSE']._serialized_start=186
+  _globals['_READDATAPOINTSRESPONSE']._serialized_end=253
+  _globals['_DATAPOINTSERVICE']._serialized_start=256
+  _globals['_DATAPOINTSERVICE']._serialized_end=414
 # @@protoc_insertion_point(module_scope)

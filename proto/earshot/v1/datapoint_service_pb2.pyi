@@ -25,21 +25,27 @@ class ReadDatapointsRequest(_message.Message):
 
     INDEX_FIELD_NUMBER: _builtins.int
     IDS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELDS_FIELD_NUMBER: _builtins.int
     index: _builtins.str
     """`indexes/podcasts`, or `podcasts` for short."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At most 1,000."""
 
+    @_builtins.property
+    def metadata_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the metadata, only these keys; all where none is named. A key that a datapoint lacks is left out."""
+
     def __init__(
         self,
         *,
         index: _builtins.str = ...,
         ids: _abc.Iterable[_builtins.str] | None = ...,
+        metadata_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "index", b"index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "index", b"index", "metadata_fields", b"metadata_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

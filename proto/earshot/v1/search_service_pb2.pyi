@@ -38,6 +38,7 @@ class SearchRequest(_message.Message):
     RESTRICTS_FIELD_NUMBER: _builtins.int
     NUMERIC_RESTRICTS_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
+    METADATA_FIELDS_FIELD_NUMBER: _builtins.int
     index: _builtins.str
     """The index: `indexes/podcasts`, or `podcasts` for short."""
     text: _builtins.str
@@ -70,6 +71,10 @@ class SearchRequest(_message.Message):
 
     @_builtins.property
     def numeric_restricts(self) -> _containers.RepeatedCompositeFieldContainer[_datapoint_pb2.NumericRestrict]: ...
+    @_builtins.property
+    def metadata_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the metadata, only these keys; all where none is named. A key that a datapoint lacks is left out."""
+
     def __init__(
         self,
         *,
@@ -86,10 +91,11 @@ class SearchRequest(_message.Message):
         restricts: _abc.Iterable[_datapoint_pb2.TokenRestrict] | None = ...,
         numeric_restricts: _abc.Iterable[_datapoint_pb2.NumericRestrict] | None = ...,
         explain: _builtins.bool = ...,
+        metadata_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_id", b"datapoint_id", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "neighbor_count", b"neighbor_count", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "query", b"query", "target_recall", b"target_recall", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_id", b"datapoint_id", "explain", b"explain", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "index", b"index", "neighbor_count", b"neighbor_count", "numeric_restricts", b"numeric_restricts", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "query", b"query", "restricts", b"restricts", "return_full_datapoint", b"return_full_datapoint", "target_recall", b"target_recall", "text", b"text", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_id", b"datapoint_id", "explain", b"explain", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "index", b"index", "metadata_fields", b"metadata_fields", "neighbor_count", b"neighbor_count", "numeric_restricts", b"numeric_restricts", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "query", b"query", "restricts", b"restricts", "return_full_datapoint", b"return_full_datapoint", "target_recall", b"target_recall", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approximate_neighbor_count: _TypeAlias = _typing.Literal["approximate_neighbor_count"]  # noqa: Y015
     _WhichOneofArgType__approximate_neighbor_count: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count"]  # noqa: Y015
@@ -292,6 +298,7 @@ class BatchSearchRequest(_message.Message):
     RETURN_FULL_DATAPOINT_FIELD_NUMBER: _builtins.int
     RESTRICTS_FIELD_NUMBER: _builtins.int
     NUMERIC_RESTRICTS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELDS_FIELD_NUMBER: _builtins.int
     index: _builtins.str
     neighbor_count: _builtins.int
     per_crowding_attribute_neighbor_count: _builtins.int
@@ -309,6 +316,8 @@ class BatchSearchRequest(_message.Message):
     def restricts(self) -> _containers.RepeatedCompositeFieldContainer[_datapoint_pb2.TokenRestrict]: ...
     @_builtins.property
     def numeric_restricts(self) -> _containers.RepeatedCompositeFieldContainer[_datapoint_pb2.NumericRestrict]: ...
+    @_builtins.property
+    def metadata_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -324,10 +333,11 @@ class BatchSearchRequest(_message.Message):
         return_full_datapoint: _builtins.bool = ...,
         restricts: _abc.Iterable[_datapoint_pb2.TokenRestrict] | None = ...,
         numeric_restricts: _abc.Iterable[_datapoint_pb2.NumericRestrict] | None = ...,
+        metadata_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "neighbor_count", b"neighbor_count", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "target_recall", b"target_recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_ids", b"datapoint_ids", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "index", b"index", "neighbor_count", b"neighbor_count", "numeric_restricts", b"numeric_restricts", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "restricts", b"restricts", "return_full_datapoint", b"return_full_datapoint", "target_recall", b"target_recall", "texts", b"texts", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_ids", b"datapoint_ids", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "index", b"index", "metadata_fields", b"metadata_fields", "neighbor_count", b"neighbor_count", "numeric_restricts", b"numeric_restricts", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "restricts", b"restricts", "return_full_datapoint", b"return_full_datapoint", "target_recall", b"target_recall", "texts", b"texts", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approximate_neighbor_count: _TypeAlias = _typing.Literal["approximate_neighbor_count"]  # noqa: Y015
     _WhichOneofArgType__approximate_neighbor_count: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count"]  # noqa: Y015
