@@ -6,6 +6,7 @@ and checkpoints, so readers of other processes never wait for it, nor it for the
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -262,6 +263,8 @@ def _answered(connection: sqlite3.Connection, request_id: str) -> int | None:
 
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     mode = "ro" if read_only else "rw"
+    if read_only and not os.access(path.parent, os.W_OK) and not files_of(path)[1].exists():
+        mode = "ro&immutable=1"  # without a place for its shared memory SQLite would refuse to read
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
@@ -272,7 +275,7 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
 
 
 def _open_writer(path: Path) -> sqlite3.Connection:
-    with path.open("r+b") as stream:
+    with explained(path), path.open("r+b") as stream:
         if not stream.read(1):
             raise DataLoss(f"{path} is empty, and was not when it was made")
     written = _connect(path, read_only=False)
