@@ -25,7 +25,11 @@ _Z = 1.96  # two-sided 95 %
 _FEWER = 300  # queries where k is large: each brings more neighbors to count
 _SCREENING = 8  # one query in so many screens the grid; all of them measure what is left of it
 _SCREENED_BY_AT_LEAST = 64
-_SURVIVORS = 40  # of the screening: so many points are measured by all
+_BANDS = tuple(1 - 10 ** (-step / 8) for step in range(2, 25))  # of recall: 0.44 to 0.999
+_A_BAND = 2  # points that are measured by all, the cheapest of the screening to reach each band
+_USUAL_TARGETS = (0.95, 0.99)
+_DEAREST = 0.5  # of exact search: what costs more is not sought
+_BETWEEN = 3  # numbers of leaves tried between two steps where a target lies
 _BLOCKS = 8  # of no fewer queries than follow
 _A_BLOCK_AT_LEAST = 16
 _ENOUGH = 0.999
@@ -143,7 +147,7 @@ def tune(
         progress("tune", stage, len(tuned_at))
         few = len(asked) if k <= TUNED_AT[0] else min(len(asked), _FEWER)
         trial = _Trial(engine, exact, asked[:few], None if own is None else own[:few], k, higher_is_closer)
-        points += trial.front(len(vectors))
+        points += trial.front(len(vectors), sorted({target_recall, *_USUAL_TARGETS}))
     progress("tune", len(tuned_at), len(tuned_at))
     chosen = choose(points, tuned_at[0], target_recall)
     return Tuning(f"{source} ({len(asked)})", len(asked), target_recall, points, chosen)
@@ -199,8 +203,8 @@ class _Trial:
         others = self._others(rows)
         self._truth = rows[others].reshape(-1, k), distances[others].reshape(-1, k)
 
-    def front(self, count: int) -> list[OperatingPoint]:
-        """The Pareto front of the grid, exact search included."""
+    def front(self, count: int, targets: Iterable[float]) -> list[OperatingPoint]:
+        """The Pareto front of the grid, exact search included; finer where a target lies."""
         few = min(len(self._queries), max(_SCREENED_BY_AT_LEAST, len(self._queries) // _SCREENING))
         points = {(0, 0): OperatingPoint(self._k, 0, 0, Recall(1.0, 1.0, 1.0), 1.0)}
         if self._engine.leaves:
@@ -219,7 +223,46 @@ class _Trial:
                     break
         survivors = _survivors([point for point in points.values() if point.leaves])
         found = self._measured([(p.leaves, p.candidates) for p in survivors], len(self._queries))
+        for target in targets if found else ():
+            found += self._reaching(found, target)
+        if self._k <= TUNED_AT[0]:
+            found += self._measured(self._refined(found, targets), len(self._queries))
         return _pareto([points[0, 0], *found])
+
+    def _reaching(self, points: list[OperatingPoint], target: float) -> list[OperatingPoint]:
+        """Wider and wider, as all queries see it, until the target is held: the screening may have ended
+        too soon. Nothing where a point holds it already."""
+        steps = _steps(self._engine.leaves, _COARSE)
+        sizes = [ceil(self._k * factor) for factor in _CANDIDATES]
+        point = max(points, key=lambda point: point.recall.low)
+        found: list[OperatingPoint] = []
+        while point.recall.low < target and point.cost < _DEAREST:
+            leaves = next((step for step in steps if step > point.leaves), self._engine.leaves)
+            wider = self._measure(leaves, point.candidates, len(self._queries))
+            if wider.recall.value < point.recall.value + _PLATEAU:
+                size = next((size for size in sizes if size > point.candidates), 0)
+                if not size or not self._engine.rescores:
+                    break
+                wider = self._measure(leaves, size, len(self._queries))
+            found.append(point := wider)
+        return found
+
+    def _refined(self, points: list[OperatingPoint], targets: Iterable[float]) -> list[tuple[int, int]]:
+        """A finer grid where a target lies: fewer leaves than the cheapest point that holds it, down to the
+        next step, with as many candidates and with more; and that point itself, timed anew beside them."""
+        steps = _steps(self._engine.leaves, _FINE)
+        grid: set[tuple[int, int]] = set()
+        for target in targets:
+            holding = [point for point in points if point.recall.low >= target]
+            if not holding:
+                continue
+            best = min(holding, key=lambda point: point.cost)
+            below = max((step for step in steps if step < best.leaves), default=0)
+            between = np.linspace(below, best.leaves, _BETWEEN + 2).round().astype(int)[1:].tolist()
+            more = [factor for factor in _CANDIDATES if ceil(self._k * factor) > best.candidates]
+            sizes = {best.candidates, *(ceil(self._k * factor) for factor in more[:1])}
+            grid |= {(leaves, candidates) for leaves in between for candidates in sizes}
+        return sorted(grid)
 
     def _walk(
         self,
@@ -307,13 +350,12 @@ def _steps(leaves: int, per_doubling: int) -> list[int]:
 
 
 def _survivors(points: list[OperatingPoint]) -> list[OperatingPoint]:
-    """Those nearest the front: that cost least more than the cheapest which finds as much."""
-
-    def regret(point: OperatingPoint) -> float:
-        rivals = (other.cost for other in points if other.recall.value >= point.recall.value)
-        return point.cost / min(rivals)
-
-    return sorted(points, key=regret)[:_SURVIVORS]
+    """The cheapest to reach each band of recall: those near the front, and as many where it is steep."""
+    kept: dict[tuple[int, int], OperatingPoint] = {}
+    for band in _BANDS:
+        holding = sorted((p for p in points if p.recall.value >= band), key=lambda point: point.cost)
+        kept.update(((point.leaves, point.candidates), point) for point in holding[:_A_BAND])
+    return list(kept.values())
 
 
 def _pareto(points: Iterable[OperatingPoint]) -> list[OperatingPoint]:

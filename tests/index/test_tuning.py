@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earshot.index import Index, OperatingPoint, Recall
+from earshot.index import Index, OperatingPoint, Recall, tuning
 from earshot.index.tuning import _Trial, choose, recall_of
 
 
@@ -79,6 +79,25 @@ def test_unseen_queries_get_the_recall_they_ask_for(target, k, scann_index, unse
     exact = scann_index.search(unseen, k, target_recall=1.0)
     recall = np.mean([len(set(a) & set(b)) / k for a, b in zip(found.rows, exact.rows, strict=True)])
     assert recall >= target - 0.02  # 100 queries: two standard errors
+
+
+def test_the_screening_keeps_points_at_every_recall_that_can_be_asked_for() -> None:
+    steps = 1 - np.geomspace(0.7, 5e-4, 300)
+    screened = [OperatingPoint(10, n + 1, 20, Recall(v, v, v), float(v)) for n, v in enumerate(steps)]
+    kept = [point.recall.value for point in tuning._survivors(screened)]
+    for target in (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995):
+        assert any(target <= value <= 1 - 0.7 * (1 - target) for value in kept)
+
+
+def test_a_target_is_not_given_up_where_the_few_that_screened_found_all(monkeypatch) -> None:
+    monkeypatch.setattr(tuning, "_SCREENED_BY_AT_LEAST", 1)
+    monkeypatch.setattr(tuning, "_SCREENING", 10_000)
+    generator = np.random.default_rng(4)
+    vectors = generator.standard_normal((600, 32))[generator.integers(0, 600, 6000)]
+    vectors += 0.7 * generator.standard_normal(vectors.shape)
+    point = choose(Index.build(vectors).manifest.tuning.points, 10, 0.99)
+    assert point.leaves > 0
+    assert point.cost < 0.8
 
 
 def test_a_sample_of_base_vectors_does_not_count_itself_as_found(base) -> None:
