@@ -223,9 +223,9 @@ class _Trial:
                     break
         survivors = _survivors([point for point in points.values() if point.leaves])
         found = self._measured([(p.leaves, p.candidates) for p in survivors], len(self._queries))
-        for target in targets if found else ():
+        for target in targets if found else ():  # the exact engine has none
             found += self._reaching(found, target)
-        if self._k <= TUNED_AT[0]:
+        if found and self._k <= TUNED_AT[0]:
             found += self._measured(self._refined(found, targets), len(self._queries))
         return _pareto([points[0, 0], *found])
 
