@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 ENVIRONMENT = "EARSHOT_HOT"
 DRAIN_SECONDS = 30.0
-QUIET_SECONDS = 0.2  # without a request, before the process goes
+END_SECONDS = 2.0  # for telling those that still run
 
 
 class _Server:
@@ -102,10 +102,14 @@ class _Server:
         self.health.shut_down()
         self.http.is_draining = True
         try:
-            await asyncio.to_thread(self._admin.drain, DRAIN_SECONDS, QUIET_SECONDS)
+            if not await asyncio.to_thread(self._admin.drain, DRAIN_SECONDS):
+                log.warning(
+                    "clients are still there after %.0f seconds; their calls are ended", DRAIN_SECONDS
+                )
+                self.app.end_calls()
+                await asyncio.to_thread(self._admin.wait_for_requests, END_SECONDS)
         except OSError:
             log.exception("the drain failed; the process ends now")
-        self.app.end_calls()
         os.kill(os.getpid(), signal.SIGTERM)
 
     def close(self) -> None:

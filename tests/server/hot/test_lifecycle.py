@@ -140,9 +140,6 @@ def test_a_version_that_cannot_be_opened_leaves_the_old_one_serving(data_dir: Pa
         assert httpx.get(f"{face.addresses.http}/readyz").status_code == 200
 
 
-# An open defect: about one run in several loses streams to "Socket closed" while Envoy drains. Until that is
-# mended the hot transport is not the default, and this runs with the slow tests.
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_under_load_and_no_accepted_request_fails(
     supervised: tuple[subprocess.Popen[str], str], number: signal.Signals, data_dir: Path
