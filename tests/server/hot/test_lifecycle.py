@@ -156,6 +156,31 @@ def test_a_signal_drains_under_load_and_no_accepted_request_fails(
     assert "Traceback" not in (data_dir.parent / "log").read_text()
 
 
+def test_who_comes_after_a_quiet_moment_of_the_drain_is_still_answered(
+    supervised: tuple[subprocess.Popen[str], str],
+) -> None:
+    process, address = supervised
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    with Load(address, clients=1) as load:
+        load.wait_for("old")
+        assert process.wait(20) == 0
+
+
+def test_a_connection_that_asks_nothing_is_told_to_leave_before_it_is_closed(
+    supervised: tuple[subprocess.Popen[str], str],
+) -> None:
+    process, address = supervised
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        connection.recv(9)  # it is accepted
+        process.send_signal(signal.SIGTERM)
+        received = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert bytes([0, 0, 8, 7, 0, 0, 0, 0, 0]) in received, received  # the header of a GOAWAY
+    assert process.wait(20) == 0
+
+
 def test_health_watchers_hear_of_the_drain_and_are_let_go(
     supervised: tuple[subprocess.Popen[str], str],
 ) -> None:
