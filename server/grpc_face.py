@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import Executor
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -15,69 +16,93 @@ from grpc_reflection.v1alpha import reflection
 
 from earshot.errors import EarshotError, Internal, Unavailable, row_of
 
-from .grpc_methods import METHODS, SEARCH, SERVICES, STREAM_SEARCH, Method
+from .grpc_methods import METHODS, SEARCH, SERVICES, STREAM_SEARCH
 from .retry import retry_metadata
 from .service import Service
 from .streams import stream_search
+from .telemetry import REQUEST_ID, CallRecord, Telemetry, current
+from .workers import Workers
 
 __all__ = ["GrpcFace"]
 
 log = logging.getLogger(__name__)
 
+Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
+Call = Callable[[bytes], Awaitable[bytes]]
+Begin = Callable[[str, str, Mapping[bytes, bytes]], CallRecord]
+
 STATUS_OF_CODE = {status.value[0]: status for status in grpc.StatusCode}
 
 
 class _Handlers(grpc.GenericRpcHandler):
-    def __init__(self, service: Service, executor: Executor) -> None:
+    def __init__(self, service: Service, workers: Workers, telemetry: Telemetry) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            path: grpc.unary_unary_rpc_method_handler(_handler(service, method, executor))
+            path: grpc.unary_unary_rpc_method_handler(
+                _handler(path.rpartition("/")[2], partial(workers.run, method, service), telemetry)
+            )
             for path, method in METHODS.items()
         }
+        search = partial(workers.run, METHODS[SEARCH], service)
         self._handlers[STREAM_SEARCH] = grpc.stream_stream_rpc_method_handler(
-            _stream_handler(service, executor)
+            _stream_handler(STREAM_SEARCH.rpartition("/")[2], search, telemetry)
         )
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return self._handlers.get(handler_call_details.method)
 
 
-def _handler(
-    service: Service, method: Method, executor: Executor
-) -> Callable[[bytes, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
-    async def handle(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+def _handler(name: str, call: Call, telemetry: Telemetry) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    async def handle(data: bytes, context: Context) -> bytes:
         try:
-            return await asyncio.get_running_loop().run_in_executor(executor, method, service, data)
+            with _begin(telemetry.begin, name, context) as record, current(record):
+                return await call(data)
         except EarshotError as error:
             failure = error
         except Exception:
             log.exception("a request failed in a way that was not foreseen")
             failure = Internal("internal error; the server's log has the cause")
         await context.abort(
-            STATUS_OF_CODE[row_of(failure).grpc], failure.message, tuple(retry_metadata(failure))
+            STATUS_OF_CODE[row_of(failure).grpc],
+            failure.message,
+            (*context.trailing_metadata(), *retry_metadata(failure)),
         )
         raise AssertionError("abort always raises")
 
     return handle
 
 
-def _stream_handler(service: Service, executor: Executor) -> Callable[..., AsyncIterator[bytes]]:
-    def search(data: bytes) -> asyncio.Future[bytes]:
-        return asyncio.get_running_loop().run_in_executor(executor, METHODS[SEARCH], service, data)
+def _stream_handler(name: str, call: Call, telemetry: Telemetry) -> Callable[..., AsyncIterator[bytes]]:
+    async def search(stream: CallRecord, data: bytes) -> bytes:
+        with telemetry.begin_in_stream(stream) as record, current(record):
+            return await call(data)
 
     async def one_by_one(requests: AsyncIterator[bytes]) -> AsyncIterator[Sequence[bytes]]:
         async for request in requests:
             yield [request]
 
-    async def handle(
-        requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
-    ) -> AsyncIterator[bytes]:
-        del context
-        async with aclosing(stream_search(one_by_one(requests), search)) as bundles:
-            async for answers in bundles:
-                for answer in answers:
-                    yield answer
+    async def handle(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        with _begin(telemetry.begin_stream, name, context) as stream:
+            searches = stream_search(
+                one_by_one(requests), lambda data: asyncio.ensure_future(search(stream, data))
+            )
+            async with aclosing(searches) as bundles:
+                async for answers in bundles:
+                    for answer in answers:
+                        yield answer
 
     return handle
+
+
+def _begin(begin: Begin, name: str, context: Context) -> CallRecord:
+    headers = {
+        key.encode(): value if isinstance(value, bytes) else value.encode()
+        for key, value in context.invocation_metadata() or ()
+    }
+    record = begin("grpc", name, headers)
+    context.set_trailing_metadata([(REQUEST_ID.decode(), record.request_id)])
+    seconds = context.time_remaining()
+    record.deadline = None if seconds is None else time.monotonic() + seconds
+    return record
 
 
 class GrpcFace:
@@ -87,7 +112,14 @@ class GrpcFace:
     """
 
     def __init__(
-        self, service: Service, executor: Executor, *, host: str, port: int, max_message_bytes: int
+        self,
+        service: Service,
+        workers: Workers,
+        telemetry: Telemetry,
+        *,
+        host: str,
+        port: int,
+        max_message_bytes: int,
     ) -> None:
         self._server = grpc.aio.server(
             options=[
@@ -96,7 +128,7 @@ class GrpcFace:
                 ("grpc.max_send_message_length", -1),
             ]
         )
-        self._server.add_generic_rpc_handlers((_Handlers(service, executor),))
+        self._server.add_generic_rpc_handlers((_Handlers(service, workers, telemetry),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(

@@ -21,6 +21,7 @@ from .proto_codec import (
     version_message,
 )
 from .service import Service
+from .telemetry import stage
 
 __all__ = [
     "BATCH_SEARCH",
@@ -42,15 +43,18 @@ SERVICES = ("earshot.v1.SearchService", "earshot.v1.IndexService", "earshot.v1.D
 
 def search(service: Service, data: bytes) -> bytes:
     """`SearchService/Search`."""
-    return search_response_message(service.search(search_request(data))).SerializeToString()
+    reply = service.search(search_request(data))
+    with stage("encode"):
+        return search_response_message(reply).SerializeToString()
 
 
 def batch_search(service: Service, data: bytes) -> bytes:
     """`SearchService/BatchSearch`."""
     reply = service.batch_search(batch_search_request(data))
-    return search_service_pb2.BatchSearchResponse(
-        responses=[search_response_message(response) for response in reply.responses]
-    ).SerializeToString()
+    with stage("encode"):
+        return search_service_pb2.BatchSearchResponse(
+            responses=[search_response_message(response) for response in reply.responses]
+        ).SerializeToString()
 
 
 def get_index(service: Service, data: bytes) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from importlib import metadata
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 
 from earshot.errors import EarshotError, Internal, InvalidArgument, NotFound, Unimplemented, row_of
 
@@ -22,6 +22,8 @@ from .json_codec import decode, encode, error_body
 from .openapi import DESCRIPTION, add_schemas, answers, body
 from .retry import retry_headers
 from .service import Service
+from .telemetry import CURRENT, Metrics, stage
+from .workers import Workers
 
 __all__ = ["http_app"]
 
@@ -34,22 +36,28 @@ PAGE_SIZE = Query(0, alias="pageSize", description="At most so many; 0 means 100
 PAGE_TOKEN = Query("", alias="pageToken", description="From an earlier answer.")
 
 
-def http_app(service: Service, executor: Executor, *, max_message_bytes: int) -> FastAPI:
-    """An ASGI application over `service`; requests run in `executor`, bodies above the limit are refused."""
+def http_app(service: Service, workers: Workers, metrics: Metrics, *, max_message_bytes: int) -> FastAPI:
+    """An ASGI application over `service`; `workers` do its work, bodies above the limit are refused."""
     app = FastAPIOffline(
         title="Earshot", version=metadata.version("earshot"), description=DESCRIPTION, redoc_url=None
     )
 
     async def reply(call: Callable[[], msgspec.Struct]) -> Response:
-        answer = await asyncio.get_running_loop().run_in_executor(executor, lambda: encode(call()))
-        return Response(answer, media_type="application/json")
+        return Response(await workers.run(_answer, call), media_type="application/json")
 
     _query_routes(app, service, reply, max_message_bytes)
     _index_routes(app, service, reply)
     _health_routes(app, service)
+    _metrics_route(app, metrics)
     _handle_errors(app)
     add_schemas(app)
     return app
+
+
+def _answer(call: Callable[[], msgspec.Struct]) -> bytes:
+    answer = call()
+    with stage("encode"):
+        return encode(answer)
 
 
 async def _read(request: Request, kind: type[T], max_bytes: int) -> T:
@@ -139,8 +147,18 @@ def _health_routes(app: FastAPI, service: Service) -> None:
         return Response(encode(content), status_code=503 if broken else 200, media_type="application/json")
 
 
+def _metrics_route(app: FastAPI, metrics: Metrics) -> None:
+    @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
+    async def read_metrics(request: Request) -> Response:
+        """Counts and times of everything, as Prometheus reads them."""
+        page, content_type = await asyncio.to_thread(metrics.page, request.headers.get("accept", ""))
+        return Response(page, headers={"content-type": content_type})
+
+
 def _handle_errors(app: FastAPI) -> None:
     def answer(error: EarshotError, status: int | None = None) -> Response:
+        if (record := CURRENT.get()) is not None:
+            record.error = error
         return Response(
             error_body(error),
             status_code=status or row_of(error).http,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections import Counter
 from dataclasses import dataclass
 
 from earshot.errors import (
@@ -53,6 +55,8 @@ class Registry:
         self._served: dict[str, ServedIndex] = {}
         self._problems: dict[str, str] = {}
         self._failed_version: dict[str, str] = {}
+        self.loads: Counter[tuple[str, str]] = Counter()  # attempts to open a version, by index and result
+        self.load_seconds: dict[str, float] = {}  # of the version that is served, warming up included
         self._refreshing = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="earshot-registry", daemon=True)
@@ -130,6 +134,7 @@ class Registry:
                 return
             if self._failed_version.get(name) == version:
                 return
+            started = time.perf_counter()
             index = self.store.open(name, version)
             self._warm_up(index)
         except FailedPrecondition as error:
@@ -142,6 +147,8 @@ class Registry:
             log.exception("index %s %s could not be opened", name, version)
             self._note(name, version, Internal("it could not be opened; the server's log has the cause"))
         else:
+            self.load_seconds[name] = time.perf_counter() - started
+            self.loads[name, "ok"] += 1
             self._served[name] = ServedIndex(name, version, index)
             self._problems.pop(name, None)
             self._failed_version.pop(name, None)
@@ -157,6 +164,7 @@ class Registry:
                 log.warning("the model of index %s: %s", index.manifest.index, error.message)
 
     def _note(self, name: str, version: str, error: EarshotError) -> None:
+        self.loads[name, "failed"] += 1
         served = self._served.get(name)
         kept = f"; version {served.version} goes on serving" if served else ""
         message = f"{error.message}{kept}"

@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import uvicorn
 
@@ -19,16 +20,21 @@ from earshot.index import Store
 
 from .embedders import Embedders
 from .grpc_face import GrpcFace
+from .http_calls import HttpCalls
 from .http_face import http_app
 from .registry import Registry
+from .registry_metrics import index_metrics
 from .service import Service
 from .settings import Settings
+from .telemetry import Telemetry
+from .workers import Workers
 
 __all__ = ["Addresses", "listen", "running", "serve"]
 
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30.0
+MAX_WAITING = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +64,36 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
     store = Store(settings.data_dir, cache_dir=settings.cache_dir)
     registry = Registry(store, poll_seconds=settings.poll_seconds, embedders=embedders)
     service = Service(registry, embedders)
+    telemetry = Telemetry("portable")
+    telemetry.metrics.add(partial(index_metrics, registry))
     threads = settings.threads or os.cpu_count() or 1
     with contextlib.ExitStack() as stack:
         executor = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="earshot"))
+        workers = Workers(executor, max_under_way=threads + MAX_WAITING)
         listener = stack.enter_context(listen(settings.host, settings.port))
         grpc_face = GrpcFace(
             service,
-            executor,
+            workers,
+            telemetry,
             host=settings.host,
             port=settings.grpc_port,
             max_message_bytes=settings.max_message_bytes,
         )
         await asyncio.to_thread(registry.start)
         stack.callback(registry.stop)
-        http = _Http(
+        http = http_app(service, workers, telemetry.metrics, max_message_bytes=settings.max_message_bytes)
+        uvicorn_server = _Http(
             uvicorn.Config(
-                http_app(service, executor, max_message_bytes=settings.max_message_bytes),
+                HttpCalls(http, telemetry),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
                 timeout_graceful_shutdown=int(DRAIN_SECONDS),
             )
         )
-        serving = asyncio.create_task(http.serve(sockets=[listener]))
+        serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))
         await grpc_face.start()
-        while not http.started and not serving.done():
+        while not uvicorn_server.started and not serving.done():
             await asyncio.sleep(0.005)
         try:
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -90,7 +101,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
                 grpc=f"{host}:{grpc_face.port}", http=f"http://{host}:{listener.getsockname()[1]}"
             )
         finally:
-            http.should_exit = True
+            uvicorn_server.should_exit = True
             await grpc_face.stop(DRAIN_SECONDS)
             await serving
 

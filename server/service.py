@@ -32,8 +32,9 @@ from .search import (
     query_text,
     query_vector,
 )
+from .telemetry import note_queries, stage
 
-__all__ = ["Service"]
+__all__ = ["Service", "measured_recall"]
 
 MAX_READ = 1_000
 DEFAULT_PAGE = 100
@@ -54,22 +55,28 @@ class Service:
         wrong with the request itself, FailedPrecondition for text on an index without a model.
         """
         served = self.registry.get(index_id(request.index))
+        note_queries(served.name, served.version, 1, request.text)
         plan = plan_search(request, served)
         query, embed_seconds = self._query_vector(request, served)
         if request.explain:
-            explained = explain(plan, query)
+            with stage("engine"):
+                explained = explain(plan, query)
             answer = _answers(plan, explained.result, explained.seconds, embed_seconds)[0]
             return msgspec.structs.replace(answer, explanation=_explanation(explained))
         started = time.perf_counter()
-        found = find(plan, query)
+        with stage("engine"):
+            found = find(plan, query)
         return _answers(plan, found, time.perf_counter() - started, embed_seconds)[0]
 
     def batch_search(self, request: messages.BatchSearchRequest) -> messages.BatchSearchResponse:
         """The neighbors of many queries, in one call of the engine. Raises as `search`, for all of them."""
-        plan = plan_search(request, self.registry.get(index_id(request.index)))
+        served = self.registry.get(index_id(request.index))
+        plan = plan_search(request, served)
         queries, embed_seconds = self._query_vectors(request, plan)
+        note_queries(served.name, served.version, len(queries))
         started = time.perf_counter()
-        found = find(plan, queries)
+        with stage("engine"):
+            found = find(plan, queries)
         answers = _answers(plan, found, time.perf_counter() - started, embed_seconds)
         return messages.BatchSearchResponse(responses=answers)
 
@@ -119,7 +126,9 @@ class Service:
             raise InvalidArgument(
                 f"ids: {len(request.ids)} given, 1 to {MAX_READ} can be read at a time", field="ids"
             )
-        index = self.registry.get(index_id(request.index)).index
+        served = self.registry.get(index_id(request.index))
+        note_queries(served.name, served.version, 0)
+        index = served.index
         return messages.ReadDatapointsResponse(
             datapoints=[
                 datapoint_of(found)
@@ -142,7 +151,7 @@ class Service:
             model=manifest.model.get("name", ""),
             engine=manifest.engine.name,
             target_recall=manifest.tuning.target_recall,
-            measured_recall=_measured_recall(manifest),
+            measured_recall=measured_recall(manifest),
             update_time=manifest.created,
             problem=problem,
         )
@@ -176,22 +185,24 @@ class Service:
 
         Raises FailedPrecondition where the index has no model, or another one is here.
         """
-        embed = self._embedders.get(model_of(served))
-        return np.stack([embed(text) for text in texts])
+        with stage("embed"):
+            embed = self._embedders.get(model_of(served))
+            return np.stack([embed(text) for text in texts])
 
 
 def _answers(
     plan: SearchPlan, found: SearchResult, seconds: float, embed_seconds: float | None
 ) -> list[messages.SearchResponse]:
-    return [
-        messages.SearchResponse(
-            neighbors=attach(plan, found, query),
-            index_version=version_name(plan.served.name, plan.served.version),
-            search_duration=_duration(seconds),
-            embed_duration=None if embed_seconds is None else _duration(embed_seconds),
-        )
-        for query in range(len(found))
-    ]
+    with stage("encode"):
+        return [
+            messages.SearchResponse(
+                neighbors=attach(plan, found, query),
+                index_version=version_name(plan.served.name, plan.served.version),
+                search_duration=_duration(seconds),
+                embed_duration=None if embed_seconds is None else _duration(embed_seconds),
+            )
+            for query in range(len(found))
+        ]
 
 
 def _explanation(explained: Explanation) -> messages.Explanation:
@@ -218,7 +229,7 @@ def _page_size(given: int) -> int:
     return min(given or DEFAULT_PAGE, MAX_PAGE)
 
 
-def _measured_recall(manifest: Manifest) -> float:
+def measured_recall(manifest: Manifest) -> float:
     """Of the job's evaluation on unseen questions, or else of the tuning."""
     evaluation = manifest.source.get("evaluation")
     return float(evaluation["value"]) if evaluation else manifest.tuning.chosen.recall.value

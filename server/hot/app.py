@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 from earshot.errors import EarshotError, Internal, Unavailable, Unimplemented
 
+from ..telemetry import CallRecord, Telemetry
 from .asgi import Application, Receive, Scope, Send, patient_receive, patient_send
 from .calls import Call, Vanished, Watch
 from .framing import ACCEPT_ENCODING, OK_TRAILERS, WINDOW_BITS, Headers, frame, is_grpc, status_trailers
@@ -17,10 +18,10 @@ __all__ = ["HotApp", "Streaming", "Unary"]
 
 log = logging.getLogger(__name__)
 
-Unary = Callable[[bytes, float | None], Awaitable[bytes]]
-"""From a request and its deadline, a `time.monotonic()` or None, to the answer."""
+Unary = Callable[[bytes, CallRecord], Awaitable[bytes]]
+"""From a request, and what is known of the call, to the answer."""
 
-Streaming = Callable[[AsyncIterator[Sequence[bytes]]], AsyncGenerator[Sequence[bytes]]]
+Streaming = Callable[[AsyncIterator[Sequence[bytes]], CallRecord], AsyncGenerator[Sequence[bytes]]]
 """From requests to answers, each in its own time: server, client and bidirectional streaming.
 
 Both come in bundles: what arrived in one piece, and what is ready and leaves in one.
@@ -39,11 +40,17 @@ class HotApp:
         unary: Mapping[str, Unary],
         streaming: Mapping[str, Streaming],
         http: Application,
+        telemetry: Telemetry,
         *,
         max_message_bytes: int,
     ) -> None:
         self._unary = unary
         self._streaming = streaming
+        self._telemetry = telemetry
+        # Of the services that every gRPC server offers, such as health, nothing is recorded.
+        self._names = {
+            path: path.rpartition("/")[2] for path in (*unary, *streaming) if not path.startswith("/grpc.")
+        }
         self._http = http
         self._max_message_bytes = max_message_bytes
         self._calls = Watch()
@@ -51,11 +58,11 @@ class HotApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it; never raises for anything a client does."""
         headers = dict(scope["headers"])
-        if not headers.get(b"content-type", b"").startswith(b"application/grpc"):
-            await self._http(scope, patient_receive(receive), patient_send(send))
-            return
         try:
-            await self._grpc(scope, headers, receive, send)
+            if headers.get(b"content-type", b"").startswith(b"application/grpc"):
+                await self._grpc(scope, headers, receive, send)
+            else:
+                await self._http(scope, patient_receive(receive), patient_send(send))
         except (Vanished, OSError):  # ASGI servers raise OSError from send() to a client that is gone
             log.debug("a client vanished")
 
@@ -71,21 +78,31 @@ class HotApp:
             return
         path = scope["path"]
         try:
-            call = Call(headers, receive, self._max_message_bytes)
-            if (unary := self._unary.get(path)) is not None:
-                await self._answer_one(unary, call, send)
-            elif (streaming := self._streaming.get(path)) is not None:
-                await self._answer_many(streaming, call, send)
-            else:
-                raise Unimplemented(f"there is no method {path}")
+            with self._begin(path, headers) as record:
+                call = Call(headers, receive, self._max_message_bytes)
+                record.deadline = call.deadline
+                if (unary := self._unary.get(path)) is not None:
+                    await self._answer_one(unary, call, record, send)
+                elif (streaming := self._streaming.get(path)) is not None:
+                    await self._answer_many(streaming, call, record, send)
+                else:
+                    raise Unimplemented(f"there is no method {path}")
         except EarshotError as error:
             await _fail(error, send)
 
-    async def _answer_one(self, method: Unary, call: Call, send: Send) -> None:
+    def _begin(self, path: str, headers: Mapping[bytes, bytes]) -> CallRecord:
+        name = self._names.get(path, "")
+        if path.startswith("/grpc."):
+            return CallRecord("grpc", name)
+        if path in self._streaming:
+            return self._telemetry.begin_stream("grpc", name, headers)
+        return self._telemetry.begin("grpc", name, headers)
+
+    async def _answer_one(self, method: Unary, call: Call, record: CallRecord, send: Send) -> None:
         message = await call.message()
         self._calls.enter(call)
         try:
-            answer = await method(message, call.deadline)
+            answer = await method(message, record)
         except EarshotError:
             raise
         except asyncio.CancelledError:
@@ -102,13 +119,13 @@ class HotApp:
         await send({"type": "http.response.body", "body": frame(answer, call.encoding)})
         await send(_OK)
 
-    async def _answer_many(self, method: Streaming, call: Call, send: Send) -> None:
+    async def _answer_many(self, method: Streaming, call: Call, record: CallRecord, send: Send) -> None:
         send = patient_send(send)
         has_started = False
         failure: EarshotError | None = None
         self._calls.enter(call)
         try:
-            async with aclosing(method(call.messages())) as bundles:
+            async with aclosing(method(call.messages(), record)) as bundles:
                 async for answers in bundles:
                     if not has_started:
                         await send(_START)
@@ -129,6 +146,7 @@ class HotApp:
             failure = Internal("internal error; the server's log has the cause")
         finally:
             self._calls.leave(call)
+        record.error = failure
         if not has_started:
             if failure is not None:
                 raise failure

@@ -49,7 +49,7 @@ class Batcher(Generic[Key, Item, Result]):
     heavier and goes alone. A lane where `max_waiting` wait takes no more. Items with equal keys may go
     together. Lanes take turns: a lane is whatever should have a fair share, here an index. `run` returns a
     result for each item, or raises, and then each item is run alone, so that only the bad ones fail.
-    Belongs to one event loop.
+    `on_batch` is told each call's lane and weight. Belongs to one event loop.
     """
 
     def __init__(
@@ -60,7 +60,9 @@ class Batcher(Generic[Key, Item, Result]):
         slots: int,
         max_batch: int,
         max_waiting: int,
+        on_batch: Callable[[Hashable, int], None] | None = None,
     ) -> None:
+        self._on_batch = on_batch
         self._run = run
         self._executor = executor
         self._free = slots
@@ -96,19 +98,25 @@ class Batcher(Generic[Key, Item, Result]):
             loop.call_soon(self._flush)
         return future
 
+    def waiting(self) -> dict[Hashable, int]:
+        """How much waits in each lane. May be called from any thread."""
+        return {name: lane.waiting for name, lane in list(self._lanes.items())}
+
     def _flush(self) -> None:
         self._flush_is_due = False
         while self._free and self._lanes:
-            key, batch = self._take()
+            name, key, batch = self._take()
             if not batch:
                 continue
+            if self._on_batch is not None:
+                self._on_batch(name, sum(entry.weight for entry in batch))
             self._free -= 1
             try:
                 self._executor.submit(self._work, asyncio.get_running_loop(), key, batch)
             except RuntimeError as error:  # the executor was shut down
                 self._deliver(batch, [error] * len(batch))
 
-    def _take(self) -> tuple[Key, list[_Entry[Item, Result]]]:
+    def _take(self) -> tuple[Hashable, Key, list[_Entry[Item, Result]]]:
         """The next lane's next key and what can go together; lane and key move to the end of their line."""
         name = next(iter(self._lanes))
         lane = self._lanes.pop(name)
@@ -131,7 +139,7 @@ class Batcher(Generic[Key, Item, Result]):
             lane.queues[key] = queue
         if lane.queues:
             self._lanes[name] = lane
-        return key, batch
+        return name, key, batch
 
     def _work(self, loop: asyncio.AbstractEventLoop, key: Key, batch: list[_Entry[Item, Result]]) -> None:
         outcomes: Sequence[Result | BaseException]

@@ -12,8 +12,9 @@ from typing import Any
 
 from earshot.errors import DeadlineExceeded, EarshotError, InvalidArgument
 
+from ..deadline import deadline_of
 from .asgi import Message, Receive, uncancelled
-from .framing import MessageReader, timeout_seconds, unframe
+from .framing import MessageReader, unframe
 
 __all__ = ["Call", "Vanished", "Watch"]
 
@@ -23,6 +24,8 @@ LONGEST_PROBE_SECONDS = 1.0
 
 class Vanished(Exception):  # not an error: nobody is left to tell
     """The client reset the stream or closed the connection."""
+
+    code = "CANCELLED"
 
 
 class Call:
@@ -41,8 +44,7 @@ class Call:
     )
 
     def __init__(self, headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> None:
-        timeout = headers.get(b"grpc-timeout")
-        self.deadline = None if timeout is None else time.monotonic() + timeout_seconds(timeout)
+        self.deadline = deadline_of(headers)
         self.encoding = headers.get(b"grpc-encoding", b"identity")
         self.limit = limit
         self.ended = False

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -25,18 +26,22 @@ from ..grpc_methods import (
     STREAM_SEARCH,
     Method,
 )
+from ..http_calls import HttpCalls
 from ..http_face import http_app
 from ..proto_codec import batch_search_request, search_request
 from ..registry import Registry
+from ..registry_metrics import index_metrics
 from ..service import Service
 from ..settings import Settings
 from ..streams import stream_search
+from ..telemetry import CallRecord, Telemetry, current
+from ..workers import Workers
 from .admin import Admin
 from .app import HotApp, Streaming, Unary
 from .asgi import Application, Receive, Scope, Send
 from .encode import ProtobufAnswers
 from .http import HotHttp
-from .search import Searcher
+from .search import MAX_WAITING, Searcher
 from .standard import HEALTH_SERVICE, REFLECTION_SERVICES, Health, Reflection
 
 __all__ = ["ENVIRONMENT", "app"]
@@ -60,20 +65,38 @@ class _Server:
         threads = settings.threads or os.cpu_count() or 1
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="earshot")
         self.engine = ThreadPoolExecutor(threads, thread_name_prefix="earshot-engine")
-        searcher = Searcher(service, self.executor, self.engine, slots=max(1, threads - 1))
+        self.telemetry = Telemetry("hot")
+        self.telemetry.metrics.add(partial(index_metrics, self.registry))
+        workers = Workers(self.executor, max_under_way=threads + MAX_WAITING)
+        searcher = Searcher(
+            service,
+            workers,
+            self.telemetry.metrics,
+            self.executor,
+            self.engine,
+            slots=max(1, threads - 1),
+        )
         self.health = Health(SERVICES)
         answers = ProtobufAnswers()
 
-        async def search(data: bytes, deadline: float | None) -> bytes:
-            return await searcher.search(search_request(data), answers, deadline)
+        async def search(data: bytes, record: CallRecord) -> bytes:
+            return await searcher.search(search_request(data), answers, record)
 
-        async def batch_search(data: bytes, deadline: float | None) -> bytes:
-            return await searcher.batch_search(batch_search_request(data), answers, deadline)
+        async def batch_search(data: bytes, record: CallRecord) -> bytes:
+            return await searcher.batch_search(batch_search_request(data), answers, record)
 
-        def search_in_stream(data: bytes) -> asyncio.Future[bytes]:
-            return asyncio.ensure_future(search(data, None))
+        async def search_in_stream(stream: CallRecord, data: bytes) -> bytes:
+            with self.telemetry.begin_in_stream(stream) as record:
+                return await search(data, record)
 
-        unary: dict[str, Unary] = {path: self._off_loop(service, method) for path, method in METHODS.items()}
+        def search_stream(
+            requests: AsyncIterator[Sequence[bytes]], stream: CallRecord
+        ) -> AsyncGenerator[Sequence[bytes]]:
+            return stream_search(requests, lambda data: asyncio.ensure_future(search_in_stream(stream, data)))
+
+        unary: dict[str, Unary] = {
+            path: _off_loop(workers, service, method) for path, method in METHODS.items()
+        }
         unary[SEARCH] = search
         unary[BATCH_SEARCH] = batch_search
         unary[f"/{HEALTH_SERVICE}/Check"] = self.health.check
@@ -83,18 +106,13 @@ class _Server:
             f"/{name}/ServerReflectionInfo": reflection.info for name in REFLECTION_SERVICES
         }
         streaming[f"/{HEALTH_SERVICE}/Watch"] = self.health.watch
-        streaming[STREAM_SEARCH] = lambda requests: stream_search(requests, search_in_stream)
+        streaming[STREAM_SEARCH] = search_stream
         limit = settings.max_message_bytes
-        http: Application = http_app(service, self.executor, max_message_bytes=limit)
-        self.http = HotHttp(searcher, http, max_message_bytes=limit)
-        self.app = HotApp(unary, streaming, self.http, max_message_bytes=limit)
-
-    def _off_loop(self, service: Service, method: Method) -> Unary:
-        async def call(data: bytes, deadline: float | None) -> bytes:
-            del deadline
-            return await asyncio.get_running_loop().run_in_executor(self.executor, method, service, data)
-
-        return call
+        http = http_app(service, workers, self.telemetry.metrics, max_message_bytes=limit)
+        self.http = HotHttp(
+            searcher, HttpCalls(http, self.telemetry), self.telemetry, max_message_bytes=limit
+        )
+        self.app = HotApp(unary, streaming, self.http, self.telemetry, max_message_bytes=limit)
 
     async def drain(self) -> None:
         """Says NOT_SERVING, takes no new connections, lets requests finish, then ends the process."""
@@ -117,6 +135,14 @@ class _Server:
         self.registry.stop()
         self.engine.shutdown()
         self.executor.shutdown()
+
+
+def _off_loop(workers: Workers, service: Service, method: Method) -> Unary:
+    async def call(data: bytes, record: CallRecord) -> bytes:
+        with current(record):
+            return await workers.run(method, service, data)
+
+    return call
 
 
 class _Entry:

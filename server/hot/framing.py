@@ -22,7 +22,6 @@ __all__ = [
     "frame",
     "is_grpc",
     "status_trailers",
-    "timeout_seconds",
     "unframe",
 ]
 
@@ -39,24 +38,12 @@ ACCEPT_ENCODING = (b"grpc-accept-encoding", b"identity,deflate,gzip")
 OK_TRAILERS: Headers = [(b"grpc-status", b"0")]
 
 _CONTENT_TYPE = re.compile(rb"application/grpc(\+proto)?\s*(;.*)?")
-_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
-_SECONDS_OF_UNIT = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
 def is_grpc(content_type: bytes) -> bool:
     """Whether it is `application/grpc` or `application/grpc+proto`: not grpc-web, not JSON in gRPC."""
     return content_type == b"application/grpc" or _CONTENT_TYPE.fullmatch(content_type) is not None
-
-
-def timeout_seconds(value: bytes) -> float:
-    """Seconds from a `grpc-timeout` such as `100m`. Raises InvalidArgument where it is malformed."""
-    match = _TIMEOUT.fullmatch(value)
-    if match is None:
-        raise InvalidArgument(
-            f"grpc-timeout is {value[:20]!r}; it must be 1 to 8 digits and one of H, M, S, m, u, n"
-        )
-    return int(match[1]) * _SECONDS_OF_UNIT[match[2]]
 
 
 def status_trailers(error: EarshotError) -> Headers:

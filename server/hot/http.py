@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,15 +12,18 @@ import msgspec
 from earshot.errors import EarshotError, Internal, InvalidArgument, row_of
 
 from .. import messages
+from ..deadline import deadline_of
 from ..json_codec import decode, encode, error_body
 from ..retry import retry_headers
+from ..telemetry import CallRecord, Telemetry
 from .asgi import Application, Receive, Scope, Send
+from .calls import Vanished
 from .encode import JsonAnswers
 from .search import Searcher
 
 __all__ = ["HotHttp"]
 
-Search = Callable[[Any, JsonAnswers, None], Awaitable[bytes]]
+Search = Callable[[Any, JsonAnswers, CallRecord], Awaitable[bytes]]
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +34,14 @@ _JSON = [(b"content-type", b"application/json")]
 class HotHttp:
     """The same endpoints as `http_app`, and `/readyz` says so when the server is about to go."""
 
-    def __init__(self, searcher: Searcher, http: Application, *, max_message_bytes: int) -> None:
-        self._searches: dict[str, tuple[type[messages.SearchOptions], Search]] = {
-            "search": (messages.SearchRequest, searcher.search),
-            "batchSearch": (messages.BatchSearchRequest, searcher.batch_search),
+    def __init__(
+        self, searcher: Searcher, http: Application, telemetry: Telemetry, *, max_message_bytes: int
+    ) -> None:
+        self._searches: dict[str, tuple[str, type[messages.SearchOptions], Search]] = {
+            "search": ("Search", messages.SearchRequest, searcher.search),
+            "batchSearch": ("BatchSearch", messages.BatchSearchRequest, searcher.batch_search),
         }
+        self._telemetry = telemetry
         self._http = http
         self._answers = JsonAnswers()
         self._max_message_bytes = max_message_bytes
@@ -47,7 +53,10 @@ class HotHttp:
         if scope["method"] == "POST" and path.startswith(_PREFIX):
             name, _, verb = path[len(_PREFIX) :].rpartition(":")
             if verb in self._searches and "/" not in name:
-                await self._search(name, *self._searches[verb], receive, send)
+                method, kind, search = self._searches[verb]
+                headers = dict(scope["headers"])
+                with self._telemetry.begin("http", method, headers) as record:
+                    await self._search(name, kind, search, record, headers, receive, send)
                 return
         if self.is_draining and path == "/readyz":
             await _respond(send, 503, encode({"status": "draining"}))
@@ -55,21 +64,31 @@ class HotHttp:
         await self._http(scope, receive, send)
 
     async def _search(
-        self, name: str, kind: type[messages.SearchOptions], search: Search, receive: Receive, send: Send
+        self,
+        name: str,
+        kind: type[messages.SearchOptions],
+        search: Search,
+        record: CallRecord,
+        headers: Mapping[bytes, bytes],
+        receive: Receive,
+        send: Send,
     ) -> None:
         try:
+            record.deadline = deadline_of(headers)
             body = await self._body(receive)
             if body is None:
-                return
+                raise Vanished
             request = msgspec.structs.replace(decode(body, kind), index=name)
-            answer = await search(request, self._answers, None)
+            answer = await search(request, self._answers, record)
         except EarshotError as error:
+            record.error = error
             await _respond_error(send, error)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, Vanished):
             raise
         except Exception:
             log.exception("a request failed in a way that was not foreseen")
-            await _respond_error(send, Internal("internal error; the server's log has the cause"))
+            record.error = Internal("internal error; the server's log has the cause")
+            await _respond_error(send, record.error)
         else:
             await _respond(send, 200, answer)
 

@@ -144,6 +144,10 @@ def _configuration(settings: Settings, admin: Admin) -> dict[str, Any]:
         for chain in listener["filter_chains"]:
             http = chain["filters"][-1]["typed_config"]
             http["server_header_transformation"] = "PASS_THROUGH"
+            # Envoy makes the id of a request that brings none, and says it in the answer: for nothing, there.
+            http["generate_request_id"] = True
+            http["preserve_external_request_id"] = True
+            http["always_set_request_id_in_response"] = True
             http["drain_timeout"] = f"{NOTICE_SECONDS}s"
             http["request_headers_timeout"] = "10s"
             http["stream_idle_timeout"] = "3600s"  # health watchers may hear nothing for long

@@ -11,6 +11,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from earshot.errors import InvalidArgument, NotFound
 
+from ..telemetry import CallRecord
+
 __all__ = ["HEALTH_SERVICE", "REFLECTION_SERVICES", "Health", "Reflection"]
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
@@ -31,17 +33,17 @@ class Health:
         self._changed = asyncio.Event()
         self._is_shut_down = False
 
-    async def check(self, data: bytes, deadline: float | None) -> bytes:
+    async def check(self, data: bytes, record: CallRecord) -> bytes:
         """`Check`. Raises NotFound for a service that is not here."""
-        del deadline
+        del record
         name = _health_request(data)
         if name not in self._status:
             raise NotFound(f"there is no service {name!r} here", field="service")
         return _response(self._status[name])
 
-    async def list(self, data: bytes, deadline: float | None) -> bytes:
+    async def list(self, data: bytes, record: CallRecord) -> bytes:
         """`List`: all of them."""
-        del data, deadline
+        del data, record
         answer: bytes = health_pb2.HealthListResponse(
             statuses={
                 name: health_pb2.HealthCheckResponse(status=status) for name, status in self._status.items()
@@ -49,8 +51,11 @@ class Health:
         ).SerializeToString()
         return answer
 
-    async def watch(self, requests: AsyncIterator[Sequence[bytes]]) -> AsyncGenerator[Sequence[bytes]]:
+    async def watch(
+        self, requests: AsyncIterator[Sequence[bytes]], record: CallRecord
+    ) -> AsyncGenerator[Sequence[bytes]]:
         """`Watch`: the status now and whenever it changes; ends when the server shuts down."""
+        del record
         name = _health_request((await anext(requests, [b""]))[0])
         last = None
         while True:
@@ -76,8 +81,11 @@ class Reflection:
     def __init__(self, services: tuple[str, ...]) -> None:
         self._servicer = reflection.ReflectionServicer(services)
 
-    async def info(self, requests: AsyncIterator[Sequence[bytes]]) -> AsyncGenerator[Sequence[bytes]]:
+    async def info(
+        self, requests: AsyncIterator[Sequence[bytes]], record: CallRecord
+    ) -> AsyncGenerator[Sequence[bytes]]:
         """`ServerReflectionInfo`: an answer for each question."""
+        del record
         async for bundle in requests:
             try:
                 asked = map(reflection_pb2.ServerReflectionRequest.FromString, bundle)

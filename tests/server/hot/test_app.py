@@ -13,6 +13,7 @@ from earshot.errors import NotFound
 from earshot.server.hot.app import HotApp
 from earshot.server.hot.asgi import patient_receive
 from earshot.server.hot.framing import frame
+from earshot.server.telemetry import CallRecord, Telemetry
 
 pytestmark = pytest.mark.anyio
 
@@ -55,26 +56,30 @@ class Client:
         return int(dict(names)[b"grpc-status"])
 
 
-async def echo(data: bytes, deadline: float | None) -> bytes:
+async def echo(data: bytes, record: CallRecord) -> bytes:
     return data
 
 
-async def fail(data: bytes, deadline: float | None) -> bytes:
+async def fail(data: bytes, record: CallRecord) -> bytes:
     raise NotFound("nichts – 100 %")
 
 
-async def crash(data: bytes, deadline: float | None) -> bytes:
+async def crash(data: bytes, record: CallRecord) -> bytes:
     raise ZeroDivisionError("a secret")
 
 
-async def count(requests: AsyncIterator[Sequence[bytes]]) -> AsyncGenerator[Sequence[bytes]]:
+async def count(
+    requests: AsyncIterator[Sequence[bytes]], record: CallRecord
+) -> AsyncGenerator[Sequence[bytes]]:
     async for bundle in requests:
         for request in bundle:
             if request:
                 yield [request] * len(request)
 
 
-async def crash_later(requests: AsyncIterator[Sequence[bytes]]) -> AsyncGenerator[Sequence[bytes]]:
+async def crash_later(
+    requests: AsyncIterator[Sequence[bytes]], record: CallRecord
+) -> AsyncGenerator[Sequence[bytes]]:
     yield [b"one"]
     raise ZeroDivisionError("a secret")
 
@@ -86,7 +91,7 @@ class Stuck:
         self.began = asyncio.Event()
         self.was_cancelled = asyncio.Event()
 
-    async def __call__(self, data: bytes, deadline: float | None) -> bytes:
+    async def __call__(self, data: bytes, record: CallRecord) -> bytes:
         self.began.set()
         try:
             await asyncio.get_running_loop().create_future()
@@ -104,6 +109,7 @@ def app(stuck: Callable[..., Awaitable[bytes]] = echo) -> HotApp:
         {"/s/echo": echo, "/s/fail": fail, "/s/crash": crash, "/s/stuck": stuck},
         {"/s/count": count, "/s/crash_later": crash_later},
         http,
+        Telemetry("hot"),
         max_message_bytes=1000,
     )
 

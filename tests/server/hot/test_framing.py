@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earshot.errors import InvalidArgument, NotFound, ResourceExhausted, Unimplemented
+from earshot.server.deadline import timeout_seconds
 from earshot.server.hot.framing import (
     MessageReader,
     frame,
     is_grpc,
     status_trailers,
-    timeout_seconds,
     unframe,
 )
 

@@ -1,0 +1,19 @@
+"""The service as it is seen from outside: metrics, logs, traces. Knows no transport and no engine."""
+
+from __future__ import annotations
+
+from .metrics import Metrics, Source
+from .record import CURRENT, CallRecord, current, note_queries, stage
+from .telemetry import REQUEST_ID, Telemetry
+
+__all__ = [
+    "CURRENT",
+    "REQUEST_ID",
+    "CallRecord",
+    "Metrics",
+    "Source",
+    "Telemetry",
+    "current",
+    "note_queries",
+    "stage",
+]

@@ -1,0 +1,132 @@
+"""One call of the service as it is seen from outside: what was asked, how long each stage took, how it ended.
+
+A face begins a record and ends it; in between, whoever does a stage of the work notes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import TracebackType
+
+from earshot.errors import EarshotError
+
+__all__ = ["CANCELLED", "CURRENT", "STAGES", "CallRecord", "current", "note_queries", "stage"]
+
+STAGES = ("queue", "embed", "engine", "encode")
+
+CANCELLED = "CANCELLED"  # gRPC's name where the caller went away; nobody is told, so it is no error of ours
+
+
+class CallRecord:
+    """What is known of one call, from the `with` block's start to its end.
+
+    Times are of `time.perf_counter()`, the deadline of `time.monotonic()`. `error` may be set by whoever
+    turned it into an answer. `method` is the RPC's short name, also where it came as HTTP; `index` stays
+    empty until the index is known to exist: what clients make up never becomes a metric's label.
+    """
+
+    __slots__ = (
+        "_ended",
+        "code",
+        "deadline",
+        "error",
+        "index",
+        "method",
+        "protocol",
+        "queries",
+        "request_id",
+        "stages",
+        "started",
+        "text",
+        "traceparent",
+        "tracestate",
+        "version",
+    )
+
+    def __init__(
+        self,
+        protocol: str,
+        method: str,
+        request_id: str = "",
+        ended: Callable[[CallRecord], None] | None = None,
+    ) -> None:
+        self._ended = ended
+        self.protocol = protocol
+        self.method = method
+        self.request_id = request_id
+        self.started = time.perf_counter()
+        self.deadline: float | None = None
+        self.index = ""
+        self.version = ""
+        self.queries = 0
+        self.text: str | None = None
+        self.error: EarshotError | None = None
+        self.code = "OK"
+        self.stages: list[tuple[str, float, float]] = []
+        self.traceparent = ""
+        self.tracestate = ""
+
+    def __enter__(self) -> CallRecord:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The call is over, with its answer, or with what was raised."""
+        if isinstance(raised, EarshotError):
+            self.error = raised
+        if self.error is not None:
+            self.code = self.error.code
+        elif raised is not None:
+            gone = isinstance(raised, asyncio.CancelledError | GeneratorExit | OSError)
+            self.code = CANCELLED if gone else getattr(raised, "code", "INTERNAL")
+        if self._ended is not None:
+            self._ended(self)
+
+    def note(self, name: str, started: float, ended: float) -> None:
+        """One of `STAGES`, from when to when; one that happens more than once counts in sum."""
+        self.stages.append((name, started, ended))
+
+    def seconds(self) -> dict[str, float]:
+        """How long each stage took that happened."""
+        totals: dict[str, float] = {}
+        for name, started, ended in self.stages:
+            totals[name] = totals.get(name, 0.0) + ended - started
+        return totals
+
+
+CURRENT: ContextVar[CallRecord | None] = ContextVar("earshot_call", default=None)
+"""The call that the running thread or task works for; None where nobody is looking."""
+
+
+@contextmanager
+def current(record: CallRecord) -> Iterator[None]:
+    """Within the block, `record` is the call that is worked for."""
+    token = CURRENT.set(record)
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Notes the block as a stage of the current call, also where it raises."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        record = CURRENT.get()
+        if record is not None:
+            record.note(name, started, time.perf_counter())
+
+
+def note_queries(index: str, version: str, queries: int, text: str | None = None) -> None:
+    """Says of the current call which index it is about and how many queries it brings."""
+    record = CURRENT.get()
+    if record is not None:
+        record.index, record.version, record.queries, record.text = index, version, queries, text
