@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,16 +30,30 @@ def serve(
     grpc_port: Annotated[
         int | None, typer.Option(help="Port of gRPC (default: 8081; 0 takes a free one).")
     ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="text or json, a line for each entry (default: text).")
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(help="debug (with a line for every call), info, warning or error (default: info)."),
+    ] = None,
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
 ) -> None:
     """Serve all indexes over gRPC and HTTP; newly published versions are picked up by themselves."""
-    from earshot.server import load_settings, serve_with
+    from earshot.server import configure_logging, load_settings, serve_with
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings(
-        transport=transport, host=host, port=port, grpc_port=grpc_port, data_dir=data_dir, cache_dir=cache_dir
+        transport=transport,
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        log_format=log_format,
+        log_level=log_level,
+        data_dir=data_dir,
+        cache_dir=cache_dir,
     )
+    configure_logging(settings)
     serve_with(settings, ready=_print_addresses)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .local import LocalTransport, local_client
+from .logs import configure_logging
 from .run import Addresses, running, serve
 from .service import Service
 from .settings import Settings, load_settings
@@ -13,6 +14,7 @@ __all__ = [
     "LocalTransport",
     "Service",
     "Settings",
+    "configure_logging",
     "load_settings",
     "local_client",
     "running",

@@ -55,12 +55,15 @@ def _handler(name: str, call: Call, telemetry: Telemetry) -> Callable[[bytes, Co
     async def handle(data: bytes, context: Context) -> bytes:
         try:
             with _begin(telemetry.begin, name, context) as record, current(record):
-                return await call(data)
+                try:
+                    return await call(data)
+                except EarshotError:
+                    raise
+                except Exception:
+                    log.exception("a request failed in a way that was not foreseen")
+                    raise Internal("internal error; the server's log has the cause") from None
         except EarshotError as error:
             failure = error
-        except Exception:
-            log.exception("a request failed in a way that was not foreseen")
-            failure = Internal("internal error; the server's log has the cause")
         await context.abort(
             STATUS_OF_CODE[row_of(failure).grpc],
             failure.message,

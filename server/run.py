@@ -26,7 +26,7 @@ from .registry import Registry
 from .registry_metrics import index_metrics
 from .service import Service
 from .settings import Settings
-from .telemetry import Telemetry
+from .telemetry import telemetry_for
 from .workers import Workers
 
 __all__ = ["Addresses", "listen", "running", "serve"]
@@ -64,7 +64,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
     store = Store(settings.data_dir, cache_dir=settings.cache_dir)
     registry = Registry(store, poll_seconds=settings.poll_seconds, embedders=embedders)
     service = Service(registry, embedders)
-    telemetry = Telemetry("portable")
+    telemetry = telemetry_for(settings)
     telemetry.metrics.add(partial(index_metrics, registry))
     threads = settings.threads or os.cpu_count() or 1
     with contextlib.ExitStack() as stack:

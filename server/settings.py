@@ -67,6 +67,15 @@ class Settings(BaseSettings):
         16 * MEBIBYTE, ge=1024, le=1 << 30, description="Largest request that is read, in bytes."
     )
 
+    log_format: Literal["text", "json"] = Field("text", description="How an entry of the log looks.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged; debug has a line for every call."
+    )
+    log_slow_seconds: float = Field(
+        1.0, ge=0, description="A call that takes as long is logged, with what took how long."
+    )
+    log_queries: bool = Field(False, description="Whether the log may hold the texts that were searched for.")
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from earshot.errors import EarshotError, Internal, Unavailable, Unimplemented
 
-from ..telemetry import CallRecord, Telemetry
+from ..telemetry import CallRecord, Telemetry, current
 from .asgi import Application, Receive, Scope, Send, patient_receive, patient_send
 from .calls import Call, Vanished, Watch
 from .framing import ACCEPT_ENCODING, OK_TRAILERS, WINDOW_BITS, Headers, frame, is_grpc, status_trailers
@@ -108,7 +108,8 @@ class HotApp:
         except asyncio.CancelledError:
             raise _reason(call) from None
         except Exception:
-            log.exception("a request failed in a way that was not foreseen")
+            with current(record):
+                log.exception("a request failed in a way that was not foreseen")
             raise Internal("internal error; the server's log has the cause") from None
         finally:
             self._calls.leave(call)
@@ -142,7 +143,8 @@ class HotApp:
         except Vanished:
             raise
         except Exception:
-            log.exception("a stream failed in a way that was not foreseen")
+            with current(record):
+                log.exception("a stream failed in a way that was not foreseen")
             failure = Internal("internal error; the server's log has the cause")
         finally:
             self._calls.leave(call)

@@ -28,13 +28,14 @@ from ..grpc_methods import (
 )
 from ..http_calls import HttpCalls
 from ..http_face import http_app
+from ..logs import configure_logging
 from ..proto_codec import batch_search_request, search_request
 from ..registry import Registry
 from ..registry_metrics import index_metrics
 from ..service import Service
 from ..settings import Settings
 from ..streams import stream_search
-from ..telemetry import CallRecord, Telemetry, current
+from ..telemetry import CallRecord, current, telemetry_for
 from ..workers import Workers
 from .admin import Admin
 from .app import HotApp, Streaming, Unary
@@ -65,7 +66,7 @@ class _Server:
         threads = settings.threads or os.cpu_count() or 1
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="earshot")
         self.engine = ThreadPoolExecutor(threads, thread_name_prefix="earshot-engine")
-        self.telemetry = Telemetry("hot")
+        self.telemetry = telemetry_for(settings)
         self.telemetry.metrics.add(partial(index_metrics, self.registry))
         workers = Workers(self.executor, max_under_way=threads + MAX_WAITING)
         searcher = Searcher(
@@ -158,9 +159,10 @@ class _Entry:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         told: dict[str, Any] = json.loads(os.environ[ENVIRONMENT])
-        server = _Server(Settings(**told["settings"]), Admin(told["admin"]))
+        settings = Settings(**told["settings"])
+        configure_logging(settings)
+        server = _Server(settings, Admin(told["admin"]))
         await asyncio.to_thread(server.registry.start)
         loop = asyncio.get_running_loop()
         draining: list[asyncio.Task[None]] = []  # asyncio itself keeps only weak references

@@ -15,7 +15,7 @@ from .. import messages
 from ..deadline import deadline_of
 from ..json_codec import decode, encode, error_body
 from ..retry import retry_headers
-from ..telemetry import CallRecord, Telemetry
+from ..telemetry import CallRecord, Telemetry, current
 from .asgi import Application, Receive, Scope, Send
 from .calls import Vanished
 from .encode import JsonAnswers
@@ -86,7 +86,8 @@ class HotHttp:
         except (asyncio.CancelledError, Vanished):
             raise
         except Exception:
-            log.exception("a request failed in a way that was not foreseen")
+            with current(record):
+                log.exception("a request failed in a way that was not foreseen")
             record.error = Internal("internal error; the server's log has the cause")
             await _respond_error(send, record.error)
         else:

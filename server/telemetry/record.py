@@ -6,6 +6,9 @@ A face begins a record and ends it; in between, whoever does a stage of the work
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +20,11 @@ from earshot.errors import EarshotError
 __all__ = ["CANCELLED", "CURRENT", "STAGES", "CallRecord", "current", "note_queries", "stage"]
 
 STAGES = ("queue", "embed", "engine", "encode")
+
+_FIT_FOR_LOGS = re.compile(rb"[\x21-\x7e]{1,128}")
+# Unique across processes by the first part, within one by the second.
+_PROCESS = secrets.token_hex(8)
+_NUMBERS = itertools.count(1)
 
 CANCELLED = "CANCELLED"  # gRPC's name where the caller went away; nobody is told, so it is no error of ours
 
@@ -31,6 +39,7 @@ class CallRecord:
 
     __slots__ = (
         "_ended",
+        "_request_id",
         "code",
         "deadline",
         "error",
@@ -38,7 +47,6 @@ class CallRecord:
         "method",
         "protocol",
         "queries",
-        "request_id",
         "stages",
         "started",
         "text",
@@ -51,13 +59,13 @@ class CallRecord:
         self,
         protocol: str,
         method: str,
-        request_id: str = "",
+        request_id: bytes | None = None,
         ended: Callable[[CallRecord], None] | None = None,
     ) -> None:
         self._ended = ended
         self.protocol = protocol
         self.method = method
-        self.request_id = request_id
+        self._request_id = request_id
         self.started = time.perf_counter()
         self.deadline: float | None = None
         self.index = ""
@@ -69,6 +77,13 @@ class CallRecord:
         self.stages: list[tuple[str, float, float]] = []
         self.traceparent = ""
         self.tracestate = ""
+
+    @property
+    def request_id(self) -> str:
+        """The caller's own where it may stand in a log, else one that is made when it is first asked for."""
+        if self._request_id is None or not _FIT_FOR_LOGS.fullmatch(self._request_id):
+            self._request_id = f"{_PROCESS}-{next(_NUMBERS):x}".encode()
+        return self._request_id.decode("ascii")
 
     def __enter__(self) -> CallRecord:
         return self
