@@ -54,7 +54,11 @@ class Attributes:
         """
         tags = [None] * count if crowding_tags is None else list(crowding_tags)
         # Encoded as they come: a source on disk never has all of its objects in memory.
-        objects = [None] * count if metadata is None else [_encode(*pair) for pair in enumerate(metadata)]
+        objects = (
+            [None] * count
+            if metadata is None
+            else [encode_metadata(value, f", row {row},") for row, value in enumerate(metadata)]
+        )
         for field, values in (("crowding_tags", tags), ("metadata", objects)):
             if len(values) != count:
                 raise InvalidArgument(f"{field} has {len(values)} entries for {count} vectors", field=field)
@@ -98,6 +102,11 @@ class Attributes:
         indices = self._tags.indices
         return np.asarray(indices.fill_null(-1), np.int64)
 
+    def tag_names(self) -> list[str]:
+        """The tag of each number of `crowding_codes`."""
+        names: list[str] = self._tags.dictionary.to_pylist()
+        return names
+
     def reachable(self, limit: int) -> int:
         """How many datapoints remain where no tag may have more than `limit`."""
         return len(self) + int(np.minimum(self._tag_counts, limit).sum() - self._tag_counts.sum())
@@ -130,16 +139,21 @@ class Attributes:
         return encoded
 
 
-def _encode(row: int, value: Any) -> bytes | None:
+def encode_metadata(value: Any, where: str = "") -> bytes | None:
+    """A mapping as JSON, None for None; `where` is put into messages.
+
+    Raises:
+        InvalidArgument: It is no mapping, or JSON cannot hold it.
+    """
     if value is None:
         return None
     if not isinstance(value, Mapping):
         raise InvalidArgument(
-            f"metadata, row {row}, is a {type(value).__name__}; it must be a mapping", field="metadata"
+            f"metadata{where} is a {type(value).__name__}; it must be a mapping", field="metadata"
         )
     try:
         return msgspec.json.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidArgument(
-            f"metadata, row {row}, cannot be written as JSON: {error}", field="metadata"
+            f"metadata{where} cannot be written as JSON: {error}", field="metadata"
         ) from error

@@ -25,12 +25,12 @@ def crowded_search(search: Search, queries: Floats, k: int, codes: Codes, limit:
     Args:
         search: Finds neighbors without crowding; at a net of all rows it must be exact.
         queries: float32 [q, dimension].
-        k: Neighbors wanted; at most `Attributes.reachable(limit)`.
+        k: Neighbors wanted.
         codes: The tag of each row, −1 for none.
         limit: Neighbors a tag, at least 1.
 
     Returns:
-        rows int64 [q, k] and distances float32 [q, k].
+        rows int64 [q, k] and distances float32 [q, k]; −1 and NaN where tags leave fewer.
     """
     rows = np.full((len(queries), k), -1, np.int64)
     distances = np.full((len(queries), k), np.nan, np.float32)
@@ -42,8 +42,11 @@ def crowded_search(search: Search, queries: Floats, k: int, codes: Codes, limit:
         kept = keep_first(near, codes, limit)
         order = np.argsort(~kept, axis=1, kind="stable")[:, :k]  # kept ones first, nearest first
         complete = np.flatnonzero((kept.sum(axis=1) >= k) | (net == len(codes)))
-        rows[pending[complete]] = np.take_along_axis(near, order, axis=1)[complete]
-        distances[pending[complete]] = np.take_along_axis(values, order, axis=1)[complete]
+        filled = np.take_along_axis(kept, order, axis=1)[complete]
+        width = order.shape[1]
+        rows[pending[complete], :width] = np.where(filled, np.take_along_axis(near, order, 1)[complete], -1)
+        values = np.take_along_axis(values, order, axis=1)[complete]
+        distances[pending[complete], :width] = np.where(filled, values, np.float32(np.nan))
         pending = np.delete(pending, complete)
     return rows, distances
 

@@ -6,7 +6,7 @@ An explained search is an ordinary one: the engines of the shard are replaced by
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -121,10 +121,7 @@ def explain(
 
 def recorded(shard: Shard, steps: list[Step]) -> Shard:
     """The same shard, which writes down every search in `steps`."""
-    exact: Any = _Recorded(shard.exact, shard.exact.name, steps)
-    engine: Any = exact if shard.engine is shard.exact else _Recorded(shard.engine, shard.engine.name, steps)
-    filters: Any = None if shard.filters is None else _Recorded(shard.filters, "filtered", steps)
-    return replace(shard, engine=engine, exact=exact, filters=filters)
+    return shard.watched(lambda inner, name: _Recorded(inner, name, steps))
 
 
 class _Recorded:

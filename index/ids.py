@@ -125,18 +125,27 @@ def hash_of(name: Any) -> int:
     return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass"))
 
 
-def _hash_checked(name: Any, row: int) -> int:
+def check_id(name: Any, where: str = "id") -> bytes:
+    """An id as UTF-8; `where` begins the message of InvalidArgument where it is none."""
     if not isinstance(name, str):
-        raise InvalidArgument(f"ids, row {row}, is {name!r}; an id is a string", field="ids")
+        raise InvalidArgument(f"{where} is {name!r}; an id is a string", field="ids")
     try:
         encoded = name.encode()
     except UnicodeEncodeError:
-        raise InvalidArgument(f"ids, row {row}, {name!r} holds a lone surrogate", field="ids") from None
+        raise InvalidArgument(f"{where} {name!r} holds a lone surrogate", field="ids") from None
     if not 1 <= len(encoded) <= MAX_ID_BYTES:
         raise InvalidArgument(
-            f"ids, row {row}, has {len(encoded)} bytes of UTF-8; an id has 1 to {MAX_ID_BYTES}", field="ids"
+            f"{where} has {len(encoded)} bytes of UTF-8; an id has 1 to {MAX_ID_BYTES}", field="ids"
         )
-    return xxhash.xxh3_64_intdigest(encoded)
+    return encoded
+
+
+def _hash_checked(name: Any, row: int) -> int:
+    try:
+        return xxhash.xxh3_64_intdigest(check_id(name))
+    except InvalidArgument:
+        check_id(name, f"ids, row {row},")  # the same with the row, which costs time to put together
+        raise
 
 
 def _refuse_duplicates(names: Sequence[str], hashes: npt.NDArray[np.uint64], order: Rows) -> None:

@@ -197,6 +197,23 @@ class Index:
         )
         return type(self)(shard, manifest, self._origin)
 
+    def over(self, shard: Shard) -> Index:
+        """An index over other datapoints, planned by what was measured with these."""
+        other = Index.__new__(Index)
+        other.manifest, other._scaled, other._planner = self.manifest, self._scaled, self._planner
+        other._shard, other._origin = shard, None
+        return other
+
+    @property
+    def can_be_filtered(self) -> bool:
+        """Whether `where` has anything to go by."""
+        return self._shard.can_be_filtered
+
+    @property
+    def shard(self) -> Shard:
+        """The datapoints by row, and what searches them."""
+        return self._shard
+
     def __len__(self) -> int:
         return len(self._shard)
 
@@ -247,22 +264,24 @@ class Index:
             check_whole("crowding", crowding, 1, MAX_NEIGHBORS)
         if self._scaled:
             matrix, _ = unit_norm(matrix)
-        plan = None
+        plan, shard = None, self._shard
+        target = self.manifest.tuning.target_recall if target_recall is None else target_recall
         if where is None:
-            rows, distances = self._shard.search(matrix, k, parameters, crowding)
+            rows, distances = shard.search(matrix, k, parameters, crowding, target)
         else:
-            target = self.manifest.tuning.target_recall if target_recall is None else target_recall
-            rows, distances, plan = self._shard.search_where(matrix, k, as_where(where), target, crowding)
+            rows, distances, plan = shard.search_where(matrix, k, as_where(where), target, crowding)
         if self.manifest.distance_measure is DistanceMeasure.COSINE_DISTANCE:
             distances = np.clip(np.float32(1) - distances, 0, 2)
         return SearchResult(
             rows,
             distances,
             self.manifest.distance_measure,
-            self._shard.ids.of,
-            self._shard.attributes.metadata,
-            self._shard.attributes.crowding_tag,
+            shard.ids.of,
+            shard.attributes.metadata,
+            shard.attributes.crowding_tag,
+            self._datapoints,
             plan,
+            shard.sequence,
         )
 
     def explain(self, query: Any, k: int = 10, **options: Any) -> Explanation:
@@ -272,7 +291,7 @@ class Index:
             raise InvalidArgument(f"query holds {len(matrix)} vectors; one is explained", field="query")
 
         def search(shard: Shard, *arguments: Any, **named: Any) -> SearchResult:
-            return type(self)(shard, self.manifest).search(*arguments, **named)
+            return self.over(shard).search(*arguments, **named)
 
         return explain(self.manifest, self._shard, search, matrix, k, options)
 
@@ -299,22 +318,11 @@ class Index:
             NotFound: Ids that the index does not hold.
         """
         check_fields(fields)
-        rows = self._rows(ids)
-        attributes, filters = self._shard.attributes, self._shard.filters
-        return [
-            Datapoint(
-                name,
-                vector,
-                attributes.crowding_tag(row),
-                attributes.metadata(row, fields),
-                filters.of(row) if filters is not None else (),
-            )
-            for name, vector, row in zip(ids, self._vectors(rows), rows.tolist(), strict=True)
-        ]
+        return self._datapoints(self._rows(ids), fields)
 
     def metadata_field(self, name: str) -> list[Any]:
         """One field of every datapoint's metadata, in order; None where it has none."""
-        rows = (self._shard.attributes.metadata(row, (name,)) for row in range(len(self)))
+        rows = (self._shard.attributes.metadata(row, (name,)) for row in self._shard.rows().tolist())
         return [(row or {}).get(name) for row in rows]
 
     def id_hashes(self) -> npt.NDArray[np.uint64]:
@@ -323,7 +331,7 @@ class Index:
 
     def sample_ids(self, count: int, seed: int = 0) -> list[str]:
         """The ids of up to `count` datapoints drawn at random."""
-        rows = np.random.default_rng(seed).permutation(len(self))[:count]
+        rows = np.random.default_rng(seed).permutation(self._shard.rows())[:count]
         ids: list[str] = self._shard.ids.of(rows).tolist()
         return ids
 
@@ -335,9 +343,10 @@ class Index:
             k: As in `search`; at most as many as the index holds are counted.
             target_recall: As in `search`.
         """
-        k = min(k, len(self))
-        found = self.search(queries, k, target_recall=target_recall)
-        truth = self.search(queries, k, target_recall=1.0)
+        now = self.over(self._shard)  # both searches see the same datapoints
+        k = min(k, len(now))
+        found = now.search(queries, k, target_recall=target_recall)
+        truth = now.search(queries, k, target_recall=1.0)
         return recall_of(hits_of(found, truth), k)
 
     def sample_recall(self, k: int = 10, *, sample: int = 200, seed: int = 0) -> Recall:
@@ -353,6 +362,21 @@ class Index:
             named = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
             raise NotFound(f"no datapoint has the id {named}", field="ids")
         return rows
+
+    def _datapoints(self, rows: Rows, fields: Sequence[str] | None = None) -> list[Datapoint]:
+        shard = self._shard
+        return [
+            Datapoint(
+                name,
+                vector,
+                shard.attributes.crowding_tag(row),
+                shard.attributes.metadata(row, fields),
+                shard.restricts_of(row),
+            )
+            for name, vector, row in zip(
+                shard.ids.of(rows).tolist(), self._vectors(rows), rows.tolist(), strict=True
+            )
+        ]
 
     def _vectors(self, rows: Rows) -> Floats:
         vectors = self._shard.vectors[rows]

@@ -47,6 +47,7 @@ class SearchResult:
         distances: The measure's own value, float32 [q, w].
         distance_measure: Which measure that is.
         plan: What a filtered search did, else None.
+        sequence: Of the last update that the answer knows; see `LiveIndex`.
     """
 
     rows: Rows
@@ -55,7 +56,9 @@ class SearchResult:
     _ids_of: Callable[[Rows], npt.NDArray[np.object_]]
     _metadata_of: Callable[[int, Sequence[str] | None], dict[str, Any] | None]
     _crowding_tag_of: Callable[[int], str | None]
+    _datapoints_of: Callable[[Rows, Sequence[str] | None], list[Datapoint]]
     plan: Plan | None = None
+    sequence: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -98,6 +101,12 @@ class SearchResult:
     def crowding_tags(self) -> list[list[str | None]]:
         """The neighbors' crowding tags, a list a query."""
         return [[self._crowding_tag_of(row) for row in rows] for rows in self.rows.tolist()]
+
+    def datapoints(self, query: int, fields: Sequence[str] | None = None) -> list[Datapoint]:
+        """One query's neighbors in full, as they were when the search was made; fields as in `Index.read`."""
+        check_fields(fields)
+        rows = self.rows[query]
+        return self._datapoints_of(rows[rows >= 0], fields)
 
     def to_arrow(self, fields: Sequence[str] = ()) -> pa.Table:
         """Columns query (int64), rank (from 1), id, distance, score; a row a neighbor.

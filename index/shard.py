@@ -5,6 +5,7 @@ Rows and distances leave here complete: where the engine comes up short, the net
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -46,6 +47,7 @@ class Shard:
         filters: Finds what passes a filter; None where the index was built without restricts.
         parts: The shards that it stands for; see `sharded.combine`.
         written: The folder where vectors and engine lie already as `save` writes them, and what keeps it.
+        sequence: Of the last update among these datapoints, where they are followed by updates.
     """
 
     vectors: Floats
@@ -57,6 +59,7 @@ class Shard:
     filters: Filters | None = None
     parts: tuple[Shard, ...] = ()
     written: tuple[object, Path] | None = None
+    sequence: int = 0
 
     @classmethod
     def build(
@@ -179,15 +182,43 @@ class Shard:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def watched(self, watch: Callable[[Any, str], Any]) -> Self:
+        """The same shard, with `watch` around each part that searches, told the part's name."""
+        exact = watch(self.exact, self.exact.name)
+        engine = exact if self.engine is self.exact else watch(self.engine, self.engine.name)
+        filters = None if self.filters is None else watch(self.filters, "filtered")
+        return replace(self, engine=engine, exact=exact, filters=filters)
+
+    @property
+    def can_be_filtered(self) -> bool:
+        """Whether any datapoint could have restricts."""
+        return self.filters is not None
+
+    def rows(self) -> Rows:
+        """The rows that hold a datapoint, ascending, int64."""
+        return np.arange(len(self))
+
+    def restricts_of(self, row: int) -> Where:
+        """What a row can be found by."""
+        return () if self.filters is None else self.filters.of(row)
+
     def search(
-        self, queries: Floats, k: int, parameters: QueryParameters | None, crowding: int | None
+        self,
+        queries: Floats,
+        k: int,
+        parameters: QueryParameters | None,
+        crowding: int | None,
+        target_recall: float | None = None,
     ) -> tuple[Rows, Floats]:
         """The k nearest rows of each query, or all there are; None for parameters searches exactly.
+
+        The engine goes by its parameters; `target_recall` is for what has none.
 
         Returns:
             rows int64 [q, w] and distances float32 [q, w], where w is k or, with fewer datapoints to
             answer with, their number; every place is filled.
         """
+        del target_recall
         if crowding is None:
             return self._search(queries, min(k, len(self)), parameters)
 

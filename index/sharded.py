@@ -192,6 +192,15 @@ class _Exact:
 
         return self._whole.merge(self._whole.each(ask), k)
 
+    def search_rows(self, queries: Floats, subset: Rows, k: int) -> Found:
+        numbers = np.searchsorted(self._whole.starts, subset, side="right") - 1
+
+        def ask(number: int) -> Found:
+            within = subset[numbers == number] - self._whole.starts[number]
+            return self._whole.parts[number].exact.search_rows(queries, within, k)
+
+        return self._whole.merge(self._whole.each(ask), k)
+
     def distances(self, queries: Floats, rows: Rows) -> Floats:
         found = np.empty(len(rows), np.float32)
         for number, places, within in self._whole.split(rows):

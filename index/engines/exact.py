@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from ..distance import DistanceMeasure, Floats
 from ..vectors import squared_norms
@@ -21,6 +22,7 @@ _SCORES_A_BLOCK = 4 << 20  # 16 MiB of float32 scores: stays near the caches
 _GATHER_BYTES = 32 << 20
 _FEW_DOUBTS = 8
 _UNIT_ROUNDOFF = 2.0**-24
+_LOWEST = np.finfo(np.float32).min
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,10 @@ class ExactEngine:
     leaves = 0
     rescores = False
 
-    def __init__(self, vectors: Floats, measure: DistanceMeasure) -> None:
+    def __init__(self, vectors: Floats, measure: DistanceMeasure, squares: Floats | None = None) -> None:
         self._vectors = vectors
         self._measure = measure
+        self._squares = squares
         self.parameters = ExactParameters()
 
     @classmethod
@@ -83,8 +86,16 @@ class ExactEngine:
         del parameters
         return self.search_rows(queries, None, k)
 
-    def search_rows(self, queries: Floats, subset: Rows | None, k: int) -> tuple[Rows, Floats]:
+    def search_rows(
+        self,
+        queries: Floats,
+        subset: Rows | None,
+        k: int,
+        allowed: npt.NDArray[np.bool_] | None = None,
+    ) -> tuple[Rows, Floats]:
         """The k nearest among the rows of `subset` (int64 [m], ascending; None for all of them).
+
+        `allowed`, bool [n], leaves rows out of all of them without copying those that are in.
 
         Returns:
             rows int64 [q, k] and distances float32 [q, k], best first, equal distances by row number;
@@ -94,7 +105,7 @@ class ExactEngine:
         distances = np.full((len(queries), k), np.nan, np.float32)
         for start in range(0, len(queries), _QUERIES_A_BLOCK):
             block = queries[start : start + _QUERIES_A_BLOCK]
-            for offset, found in enumerate(self._candidates(block, subset, k)):
+            for offset, found in enumerate(self._candidates(block, subset, k, allowed)):
                 nearest, values = self._ranked(block[offset], found, k)
                 rows[start + offset, : len(nearest)] = nearest
                 distances[start + offset, : len(nearest)] = values
@@ -125,15 +136,19 @@ class ExactEngine:
 
     @cached_property
     def _squared_norms(self) -> Floats:
+        if self._squares is not None:
+            return self._squares
         step = max(1, _GATHER_BYTES // (4 * self._vectors.shape[1]))
         starts = range(0, len(self._vectors), step)
         return np.concatenate([squared_norms(self._vectors[start : start + step]) for start in starts])
 
     @cached_property
     def _longest(self) -> float:
-        return float(np.sqrt(self._squared_norms.max()))
+        return float(np.sqrt(self._squared_norms.max(initial=0)))
 
-    def _candidates(self, queries: Floats, subset: Rows | None, k: int) -> list[Rows]:
+    def _candidates(
+        self, queries: Floats, subset: Rows | None, k: int, allowed: npt.NDArray[np.bool_] | None
+    ) -> list[Rows]:
         """For each query, rows that hold its k nearest: the k best float32 scores and all within the
         rounding error of the k-th."""
         total = len(self._vectors) if subset is None else len(subset)
@@ -145,10 +160,12 @@ class ExactEngine:
             part = slice(start, min(start + step, total))
             numbers = np.arange(part.start, part.stop) if subset is None else subset[part]
             scores = self._scores(queries, part if subset is None else numbers)
+            if allowed is not None:
+                scores[:, ~allowed[numbers]] = -np.inf
             for i, row_scores in enumerate(scores):
                 # The first block, no shorter than k, has no floor yet: without one every row would pass.
                 floor = floors[i] if start else _kth_best(row_scores, k) - margins[i]
-                passing = np.flatnonzero(row_scores >= floor)
+                passing = np.flatnonzero(row_scores >= max(floor, _LOWEST))
                 if len(passing) == 0:
                     continue
                 kept[i] = (
@@ -156,7 +173,8 @@ class ExactEngine:
                     np.concatenate((kept[i][1], row_scores[passing])),
                 )
                 kept[i] = self._pruned(queries[i], *kept[i], k, margins[i])
-                floors[i] = _kth_best(kept[i][1], k) - margins[i]
+                if len(kept[i][1]) >= k:  # else, where rows are left out, everything still passes
+                    floors[i] = _kth_best(kept[i][1], k) - margins[i]
         return [rows for rows, _ in kept]
 
     def _pruned(

@@ -116,7 +116,7 @@ class Partition:
         generator = np.random.default_rng(seed)
         count = len(vectors)
         leaves = max(2, min(ceil(sqrt(count)), count // ROWS_A_LEAF_AT_LEAST))
-        leaf = _nearest(vectors, _kmeans(vectors, leaves, generator))
+        leaf = nearest_leaf(vectors, kmeans(vectors, leaves, generator))
         slots = np.argsort(leaf, kind="stable").astype(np.uint32)
         bounds = np.searchsorted(leaf[slots], np.arange(leaves + 1))
         bounds = np.unique(bounds)  # k-means may leave a leaf empty
@@ -202,12 +202,13 @@ def bin_of(z: Floats) -> npt.NDArray[np.intp]:
     return ((np.clip(z, _LOWEST, _HIGHEST - _STEP) - _LOWEST) * (1 / _STEP)).astype(np.intp)
 
 
-def _kmeans(vectors: Floats, leaves: int, generator: np.random.Generator) -> Floats:
+def kmeans(vectors: Floats, leaves: int, generator: np.random.Generator) -> Floats:
+    """Centres by Lloyd's algorithm on a sample of the vectors, float32 [leaves, dimension]."""
     size = min(len(vectors), max(_SAMPLE_A_LEAF * leaves, 1000))
     sample = vectors[np.sort(generator.choice(len(vectors), size, replace=False))]
     centres = sample[np.sort(generator.choice(size, leaves, replace=False))]
     for _ in range(_ITERATIONS):
-        leaf = _nearest(sample, centres)
+        leaf = nearest_leaf(sample, centres)
         order = np.argsort(leaf, kind="stable")
         counts = np.bincount(leaf, minlength=leaves)
         kept = counts > 0
@@ -219,7 +220,8 @@ def _kmeans(vectors: Floats, leaves: int, generator: np.random.Generator) -> Flo
     return centres
 
 
-def _nearest(vectors: Floats, centres: Floats) -> npt.NDArray[np.uint16]:
+def nearest_leaf(vectors: Floats, centres: Floats) -> npt.NDArray[np.uint16]:
+    """The centre nearest to each vector by L2, uint16 [n]."""
     half = 0.5 * np.einsum("ld,ld->l", centres, centres)
     leaf = np.empty(len(vectors), np.uint16)
     for start in range(0, len(vectors), _BLOCK):

@@ -97,10 +97,12 @@ class PassingCache:
             if entry is not None:
                 self._entries.move_to_end(where)
                 return entry[0]
-        return self._compile(where)
+        passing = self._compile(where)
+        self.keep(where, passing)
+        return passing
 
     def keep(self, where: Where, passing: Passing) -> None:
-        """Remember it; called after a search, when it is known how much it holds."""
+        """Remember it; called again after a search, which may have had it hold more."""
         size = passing.bytes
         with self._lock:
             self._held += size - self._entries.pop(where, (passing, 0))[1]

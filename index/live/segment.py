@@ -1,0 +1,185 @@
+"""Fresh rows set in order: sealed into leaves, so that a query scores those near it and not all of them.
+
+Inside a leaf every row is scored, so a filter or a removed row costs nothing but its score. How many leaves a
+query must visit for a recall is measured when the segment is sealed, from where its rows' own neighbors lie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil, sqrt
+
+import numpy as np
+import numpy.typing as npt
+
+from ..distance import DistanceMeasure, Floats
+from ..engines import Rows
+from ..filters.partition import Lift, kmeans, nearest_leaf
+from ..filters.scoring import Visits, best, in_order
+from ..tuning import recall_of
+
+__all__ = ["Flags", "Segment"]
+
+Flags = npt.NDArray[np.bool_]
+
+_ROWS_A_LEAF = 64
+_SAMPLE = 256
+_MEASURED_AT = (10, 100, 1000)
+_WIDENING = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Immutable. A place is a row's number within the segment, leaf by leaf.
+
+    Attributes:
+        slots: The slot of each place, int64 [n].
+        vectors: Lifted, by place, float32 [n, d].
+        bounds: Leaf l holds the places bounds[l] to bounds[l + 1]; int64 [leaves + 1].
+        centroids: Of the lifted vectors, float32 [leaves, d].
+        lift: Turns the measure into a dot product.
+        needed: By each k of `_MEASURED_AT`, the recall to rely on when 1, 2, … leaves are visited, [leaves].
+    """
+
+    slots: Rows
+    vectors: Floats
+    bounds: Rows
+    centroids: Floats
+    lift: Lift
+    needed: dict[int, npt.NDArray[np.float64]]
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    @classmethod
+    def build(cls, vectors: Floats, slots: Rows, measure: DistanceMeasure, seed: int = 0) -> Segment:
+        """Partition rows, and measure.
+
+        Args:
+            vectors: As they are compared, float32 [n, dimension]; n is at least 2.
+            slots: The slot of each, int64 [n].
+            measure: As engines see it; not L1, which no leaf can be judged by.
+            seed: Of the samples.
+        """
+        generator = np.random.default_rng(seed)
+        lift = Lift.of(vectors, measure)
+        leaves = max(1, min(ceil(sqrt(len(vectors))), len(vectors) // _ROWS_A_LEAF))
+        leaf = nearest_leaf(vectors, kmeans(vectors, leaves, generator))
+        order = np.argsort(leaf, kind="stable")
+        bounds = np.unique(np.searchsorted(leaf[order], np.arange(leaves + 1)))  # k-means may leave one empty
+        lifted = lift.vectors(vectors[order])
+        centroids = np.stack([lifted[start:end].mean(axis=0) for start, end in pairwise(bounds.tolist())])
+        bare = cls(slots[order], lifted, bounds, centroids, lift, {})
+        places = np.sort(generator.choice(len(order), min(_SAMPLE, len(order)), replace=False))
+        asked = lift.queries(vectors[order[places]])
+        return cls(bare.slots, lifted, bounds, centroids, lift, bare._measured(asked, places))
+
+    def _measured(self, queries: Floats, own: Rows) -> dict[int, npt.NDArray[np.float64]]:
+        """From the rank of the leaf that each true neighbor lies in, the recall of visiting so many."""
+        scores = queries @ self.vectors.T
+        scores[np.arange(len(own)), own] = -np.inf
+        means = queries @ self.centroids.T
+        rank = np.empty(means.shape, np.int64)
+        np.put_along_axis(rank, np.argsort(-means, axis=1), np.arange(means.shape[1])[np.newaxis], axis=1)
+        width = min(_MEASURED_AT[-1], len(self) - 1)
+        top = np.argpartition(scores, len(self) - width, axis=1)[:, len(self) - width :]
+        nearest = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1)
+        leaf = np.searchsorted(self.bounds, np.take_along_axis(top, nearest, axis=1), side="right") - 1
+        ranks = np.take_along_axis(rank, leaf, axis=1)
+        needed = {}
+        for k in _MEASURED_AT:
+            if k <= width:
+                hits = np.zeros(means.shape, np.int64)
+                np.add.at(hits, (np.arange(len(queries))[:, np.newaxis], ranks[:, :k]), 1)
+                hits = hits.cumsum(axis=1)
+                lows = [recall_of(hits[:, place], k).low for place in range(means.shape[1])]
+                needed[k] = np.maximum.accumulate(lows)
+        return needed
+
+    def leaves_for(self, k: float, target: float | None) -> int:
+        """How many leaves to visit for k neighbors at a recall; all where nothing was measured that fits."""
+        fitting = [at for at in self.needed if at >= k]
+        if target is None or not fitting:
+            return len(self.centroids)
+        reliable = self.needed[fitting[0]]
+        # The last entry is that of all leaves: a sample of a certain size proves no more than so much.
+        enough = int(np.searchsorted(reliable, min(target, reliable[-1])))
+        return min(enough + 1, len(self.centroids))
+
+    def search(
+        self, queries: Floats, k: int, target: float | None, allowed: Flags | None = None
+    ) -> tuple[Rows, Floats]:
+        """The k best places of each query, best first, or all there are.
+
+        Args:
+            queries: float32 [q, dimension].
+            k: Neighbors wanted, at least 1.
+            target: Recall; None for all leaves.
+            allowed: By place, bool [n]; None for all.
+
+        Returns:
+            slots int64 [q, w] and scores float32 [q, w] of the lifted vectors; w is k, or the number of
+            places that are allowed if that is less.
+        """
+        available = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        k = min(k, available)
+        if k == 0:
+            return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+        lifted = self.lift.queries(queries)
+        visited = self.leaves_for(k * len(self) / available, target)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        places = np.full((len(queries), k), -1, np.int64)
+        means = lifted @ self.centroids.T if visited < len(self.centroids) else None
+        pending = np.arange(len(queries))
+        while len(pending):
+            if means is None or 2 * visited > len(self.centroids):
+                found = self._scan(lifted[pending], k, allowed)
+            else:
+                found = self._visit(lifted[pending], means[pending], visited, k, allowed)
+            width = found[0].shape[1]
+            scores[pending, :width], places[pending, :width] = found
+            pending = pending[(places[pending] < 0).any(axis=1)]
+            visited *= _WIDENING
+        scores, places = in_order(scores, places)
+        return self.slots[places], scores
+
+    def _scan(self, queries: Floats, k: int, allowed: Flags | None) -> tuple[Floats, Rows]:
+        scores = queries @ self.vectors.T
+        if allowed is not None:
+            scores[:, ~allowed] = -np.inf
+        return best(scores, np.broadcast_to(np.arange(len(self)), scores.shape), k)
+
+    def _visit(
+        self, queries: Floats, means: Floats, count: int, k: int, allowed: Flags | None
+    ) -> tuple[Floats, Rows]:
+        """The k best in each query's nearest leaves, −inf and −1 where those hold fewer."""
+        leaves = means.shape[1]
+        near = np.argpartition(means, leaves - count, axis=1)[:, leaves - count :]
+        if len(queries) == 1:
+            return self._visit_for_one(queries[0], np.sort(near[0]), k, allowed)
+        chosen = np.zeros(means.shape, bool)
+        np.put_along_axis(chosen, near, True, axis=1)
+        visits = Visits.of(chosen, np.diff(self.bounds))
+        flat = np.empty(visits.offsets[-1], np.float32)
+        asked = queries[visits.query]
+        firsts = np.flatnonzero(np.diff(visits.leaf, prepend=-1)).tolist()
+        for first, last in pairwise([*firsts, len(visits.leaf)]):
+            leaf = visits.leaf[first]
+            start, end = self.bounds[leaf], self.bounds[leaf + 1]
+            into = flat[visits.offsets[first] : visits.offsets[last]].reshape(last - first, -1)
+            np.matmul(asked[first:last], self.vectors[start:end].T, out=into)
+            if allowed is not None:
+                into[:, ~allowed[start:end]] = -np.inf
+        return visits.best(flat, np.full(len(queries), -np.inf, np.float32), self.bounds, k)
+
+    def _visit_for_one(
+        self, query: Floats, leaves: Rows, k: int, allowed: Flags | None
+    ) -> tuple[Floats, Rows]:
+        spans = list(zip(self.bounds[leaves].tolist(), self.bounds[leaves + 1].tolist(), strict=True))
+        flat = np.concatenate([self.vectors[start:end] @ query for start, end in spans])
+        places = np.concatenate([np.arange(start, end) for start, end in spans])
+        if allowed is not None:
+            passing = allowed[places]
+            flat, places = flat[passing], places[passing]
+        return best(flat[np.newaxis], places[np.newaxis], k)
