@@ -64,10 +64,11 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
     store = Store(settings.data_dir, cache_dir=settings.cache_dir)
     registry = Registry(store, poll_seconds=settings.poll_seconds, embedders=embedders)
     service = Service(registry, embedders)
-    telemetry = telemetry_for(settings)
-    telemetry.metrics.add(partial(index_metrics, registry))
     threads = settings.threads or os.cpu_count() or 1
     with contextlib.ExitStack() as stack:
+        telemetry = telemetry_for(settings)
+        stack.callback(telemetry.close)
+        telemetry.metrics.add(partial(index_metrics, registry))
         executor = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="earshot"))
         workers = Workers(executor, max_under_way=threads + MAX_WAITING)
         listener = stack.enter_context(listen(settings.host, settings.port))

@@ -76,6 +76,12 @@ class Settings(BaseSettings):
     )
     log_queries: bool = Field(False, description="Whether the log may hold the texts that were searched for.")
 
+    otlp_endpoint: str = Field(
+        "",
+        description="Where traces go by OTLP over gRPC, such as http://127.0.0.1:4317; by itself what "
+        "$OTEL_EXPORTER_OTLP_ENDPOINT says. Needs earshot[otel].",
+    )
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -134,6 +134,7 @@ class _Server:
     def close(self) -> None:
         """Ends the threads."""
         self.registry.stop()
+        self.telemetry.close()
         self.engine.shutdown()
         self.executor.shutdown()
 

@@ -22,6 +22,7 @@ from earshot.errors import FailedPrecondition, Internal, Unavailable
 from ..logs import ENVOY_FORMAT
 from ..run import Addresses, listen
 from ..settings import Settings
+from ..telemetry import is_traced
 from .admin import Admin
 from .entry import DRAIN_SECONDS, ENVIRONMENT
 
@@ -73,6 +74,7 @@ def serve_hot(settings: Settings, *, ready: Callable[[Addresses], None]) -> None
 async def _process(
     settings: Settings, log_to: IO[str] | None = None
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Addresses]]:
+    is_traced(settings.otlp_endpoint)  # what it raises shall reach the caller, not the child's log
     environment = get_envoy_environ()
     if not {"LD_PRELOAD", "DYLD_INSERT_LIBRARIES"} & environment.keys():
         raise FailedPrecondition(

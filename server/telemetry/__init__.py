@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from .build import telemetry_for
 from .metrics import Metrics, Source
-from .record import CURRENT, CallRecord, current, note_queries, stage
-from .telemetry import REQUEST_ID, Telemetry
+from .record import CURRENT, REQUEST_ID, CallRecord, current, note_queries, stage
+from .telemetry import Telemetry
+from .tracing import is_traced
 
 __all__ = [
     "CURRENT",
@@ -15,6 +16,7 @@ __all__ = [
     "Source",
     "Telemetry",
     "current",
+    "is_traced",
     "note_queries",
     "stage",
     "telemetry_for",

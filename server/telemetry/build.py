@@ -5,12 +5,19 @@ from __future__ import annotations
 from ..settings import Settings
 from .call_log import CallLog
 from .telemetry import Listener, Telemetry
+from .tracing import tracing_for
 
 __all__ = ["telemetry_for"]
 
 
 def telemetry_for(settings: Settings) -> Telemetry:
-    """Metrics always, lines in the log for what is slow or fails."""
+    """Metrics always, lines in the log for what is slow or fails, traces where they are to go somewhere.
+
+    Raises FailedPrecondition where traces are wanted and their packages are not installed.
+    """
     call_log = CallLog(slow_seconds=settings.log_slow_seconds, with_text=settings.log_queries)
     listeners: list[Listener] = [call_log.ended]
-    return Telemetry(settings.transport, listeners)
+    tracing = tracing_for(settings.otlp_endpoint)
+    if tracing is None:
+        return Telemetry(settings.transport, listeners)
+    return Telemetry(settings.transport, [*listeners, tracing.ended], tracing.close)

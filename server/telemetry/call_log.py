@@ -6,6 +6,7 @@ Vectors are never in it, and texts only where the setting `log_queries` asks for
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import Any
 
@@ -31,6 +32,7 @@ _MISTAKES = frozenset(
 )
 _MOST_A_SECOND = 20  # above debug: an overload of thousands of refusals a second shall not fill the disk
 _MOST_CHARACTERS = 1_000
+_TRACE = re.compile(rb"[\da-f]{2}-([\da-f]{32})-")  # W3C Trace Context
 
 
 class CallLog:
@@ -79,8 +81,8 @@ class CallLog:
         }
         if record.queries > 1:
             fields["queries"] = record.queries
-        if record.traceparent:
-            fields["traceparent"] = record.traceparent
+        if (trace := _TRACE.match(record.headers.get(b"traceparent", b""))) is not None:
+            fields["trace_id"] = trace[1].decode("ascii")
         if record.error is not None:
             fields["error"] = record.error.message[:_MOST_CHARACTERS]
         if self._with_text and record.text is not None:

@@ -10,16 +10,18 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from earshot.errors import EarshotError
 
-__all__ = ["CANCELLED", "CURRENT", "STAGES", "CallRecord", "current", "note_queries", "stage"]
+__all__ = ["CANCELLED", "CURRENT", "REQUEST_ID", "STAGES", "CallRecord", "current", "note_queries", "stage"]
 
 STAGES = ("queue", "embed", "engine", "encode")
+
+REQUEST_ID = b"x-request-id"
 
 _FIT_FOR_LOGS = re.compile(rb"[\x21-\x7e]{1,128}")
 # Unique across processes by the first part, within one by the second.
@@ -32,17 +34,19 @@ CANCELLED = "CANCELLED"  # gRPC's name where the caller went away; nobody is tol
 class CallRecord:
     """What is known of one call, from the `with` block's start to its end.
 
-    Times are of `time.perf_counter()`, the deadline of `time.monotonic()`. `error` may be set by whoever
-    turned it into an answer. `method` is the RPC's short name, also where it came as HTTP; `index` stays
-    empty until the index is known to exist: what clients make up never becomes a metric's label.
+    Times are of `time.perf_counter()`, the deadline of `time.monotonic()`. `headers` have lower-case names.
+    `error` may be set by whoever turned it into an answer. `method` is the RPC's short name, also where it
+    came as HTTP; `index` stays empty until the index is known to exist: what clients make up never becomes
+    a metric's label.
     """
 
     __slots__ = (
-        "_ended",
         "_request_id",
         "code",
         "deadline",
+        "ended",
         "error",
+        "headers",
         "index",
         "method",
         "protocol",
@@ -50,8 +54,6 @@ class CallRecord:
         "stages",
         "started",
         "text",
-        "traceparent",
-        "tracestate",
         "version",
     )
 
@@ -59,13 +61,14 @@ class CallRecord:
         self,
         protocol: str,
         method: str,
-        request_id: bytes | None = None,
+        headers: Mapping[bytes, bytes] = MappingProxyType({}),
         ended: Callable[[CallRecord], None] | None = None,
     ) -> None:
-        self._ended = ended
+        self.ended = ended
         self.protocol = protocol
         self.method = method
-        self._request_id = request_id
+        self.headers = headers
+        self._request_id = ""
         self.started = time.perf_counter()
         self.deadline: float | None = None
         self.index = ""
@@ -75,15 +78,22 @@ class CallRecord:
         self.error: EarshotError | None = None
         self.code = "OK"
         self.stages: list[tuple[str, float, float]] = []
-        self.traceparent = ""
-        self.tracestate = ""
 
     @property
     def request_id(self) -> str:
         """The caller's own where it may stand in a log, else one that is made when it is first asked for."""
-        if self._request_id is None or not _FIT_FOR_LOGS.fullmatch(self._request_id):
-            self._request_id = f"{_PROCESS}-{next(_NUMBERS):x}".encode()
-        return self._request_id.decode("ascii")
+        if not self._request_id:
+            given = self.headers.get(REQUEST_ID, b"")
+            fits = _FIT_FOR_LOGS.fullmatch(given) is not None
+            self._request_id = given.decode("ascii") if fits else f"{_PROCESS}-{next(_NUMBERS):x}"
+        return self._request_id
+
+    def part(self) -> CallRecord:
+        """The record of one query of this call, a stream: it has the stream's id, headers and deadline."""
+        part = CallRecord(self.protocol, self.method, self.headers)
+        part._request_id = self.request_id
+        part.deadline = self.deadline
+        return part
 
     def __enter__(self) -> CallRecord:
         return self
@@ -99,8 +109,8 @@ class CallRecord:
         elif raised is not None:
             gone = isinstance(raised, asyncio.CancelledError | GeneratorExit | OSError)
             self.code = CANCELLED if gone else getattr(raised, "code", "INTERNAL")
-        if self._ended is not None:
-            self._ended(self)
+        if self.ended is not None:
+            self.ended(self)
 
     def note(self, name: str, started: float, ended: float) -> None:
         """One of `STAGES`, from when to when; one that happens more than once counts in sum."""

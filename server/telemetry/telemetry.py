@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from .metrics import Metrics
 from .record import CallRecord
 
-__all__ = ["REQUEST_ID", "Telemetry"]
-
-REQUEST_ID = b"x-request-id"
+__all__ = ["Listener", "Telemetry"]
 
 Listener = Callable[[CallRecord, float], None]
 """Is told of each call that is over, and of the seconds it took."""
@@ -22,25 +20,31 @@ Listener = Callable[[CallRecord, float], None]
 class Telemetry:
     """One process's counts, logs and traces of its calls. Belongs to one event loop."""
 
-    def __init__(self, transport: str, listeners: Sequence[Listener] = ()) -> None:
+    def __init__(
+        self,
+        transport: str,
+        listeners: Sequence[Listener] = (),
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.close = close
         self.metrics = Metrics(transport)
         self._listeners = (self.metrics.ended, *listeners)
 
     def begin(self, protocol: str, method: str, headers: Mapping[bytes, bytes]) -> CallRecord:
         """A call that arrives now over `protocol`, `grpc` or `http`; the headers' names are lower case."""
         self.metrics.in_flight[protocol] += 1
-        return CallRecord(protocol, method, headers.get(REQUEST_ID), self._end)
+        return CallRecord(protocol, method, headers, self._end)
 
     def begin_stream(self, protocol: str, method: str, headers: Mapping[bytes, bytes]) -> CallRecord:
         """A stream that opens now; it is the queries in it that are counted, each by `begin_in_stream`."""
         self.metrics.open_streams += 1
-        return CallRecord(protocol, method, headers.get(REQUEST_ID), self._end_stream)
+        return CallRecord(protocol, method, headers, self._end_stream)
 
     def begin_in_stream(self, stream: CallRecord) -> CallRecord:
         """One query of a stream."""
         self.metrics.in_flight[stream.protocol] += 1
-        record = CallRecord(stream.protocol, stream.method, stream.request_id.encode(), self._end)
-        record.deadline = stream.deadline
+        record = stream.part()
+        record.ended = self._end
         return record
 
     def _end(self, record: CallRecord) -> None:

@@ -80,7 +80,7 @@ def test_slow_calls_are_told_and_texts_only_where_the_operator_wants_them(
 
 
 def ended(call_log: CallLog, error: Exception | None = None, **fields: Any) -> None:
-    record = CallRecord("grpc", "Search", b"an-id")
+    record = CallRecord("grpc", "Search", {b"x-request-id": b"an-id"})
     for name, value in fields.items():
         setattr(record, name, value)
     record.__exit__(type(error) if error else None, error, None)
@@ -128,7 +128,7 @@ def test_an_entry_is_one_line_and_names_the_call_it_is_about(
     monkeypatch.setattr(root, "level", root.level)
     monkeypatch.setattr(logging.getLogger("earshot"), "level", logging.NOTSET)
     configure_logging(load_settings(log_format=log_format))
-    with current(CallRecord("http", "Search", b"what-they-sent")):
+    with current(CallRecord("http", "Search", {b"x-request-id": b"what-they-sent"})):
         logging.getLogger("earshot.test").warning("two\nlines")
     line = capsys.readouterr().err
     assert line.count("\n") == 1
