@@ -9,10 +9,7 @@ import msgspec
 
 from .entry import Entry
 
-__all__ = ["READ_AT_ONCE", "Journal", "JournalStatus"]
-
-READ_AT_ONCE = 1000
-"""Entries that a reader holds in memory at a time."""
+__all__ = ["Journal", "JournalStatus"]
 
 
 class JournalStatus(msgspec.Struct, frozen=True):

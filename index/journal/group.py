@@ -9,14 +9,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import monotonic
 
 from earshot.errors import DeadlineExceeded, EarshotError, FailedPrecondition, Internal
 
-__all__ = ["Call", "Group", "GroupCommit"]
+from .codec import checksum
+
+__all__ = ["REQUEST_SECONDS", "Call", "Group", "GroupCommit", "Numbered", "numbered"]
+
+REQUEST_SECONDS = 24 * 3600
+"""How long a request id is known."""
+
 
 # What is written at once: more would make those wait that come in the meantime.
 MAX_GROUP_BYTES = 8 << 20
@@ -35,6 +41,41 @@ class Call:
 
 
 Group = Sequence[Call]
+
+
+@dataclass(slots=True)
+class Numbered:
+    """A group ready to be written.
+
+    Attributes:
+        answers: The number of each call's last entry.
+        rows: (sequence, crc, body) of each new entry.
+        requests: The new request ids and their numbers.
+        last: The number of the newest entry then.
+    """
+
+    answers: list[int]
+    rows: list[tuple[int, int, bytes]]
+    requests: dict[str, int]
+    last: int
+
+
+def numbered(group: Group, last: int, answered: Mapping[str, int]) -> Numbered:
+    """Number the entries of a group from `last` + 1 on; those of `answered` request ids are there already."""
+    done = Numbered([], [], {}, last)
+    for call in group:
+        name = call.request_id
+        before = None if name is None else answered.get(name) or done.requests.get(name)
+        if before is None:
+            done.rows += [
+                (number, checksum(number, body), body)
+                for number, body in enumerate(call.bodies, done.last + 1)
+            ]
+            before = done.last = done.last + len(call.bodies)
+            if name is not None:
+                done.requests[name] = before
+        done.answers.append(before)
+    return done
 
 
 class GroupCommit:

@@ -18,18 +18,18 @@ from pathlib import Path
 from earshot.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
 
 from ..files import explained, sync
-from .base import READ_AT_ONCE, JournalStatus
-from .codec import checksum, decode, encode
+from .base import JournalStatus
+from .codec import encode
 from .entry import Entry
-from .group import Group, GroupCommit
+from .group import REQUEST_SECONDS, Group, GroupCommit, numbered
 from .ownership import owner_lock
+from .reading import Bounds, read_entries
 from .schema import migrate
 from .sqlite_errors import told
 from .wal import check_wal
 
 __all__ = ["SqliteJournal"]
 
-REQUEST_SECONDS = 24 * 3600
 # 16 MiB: a checkpoint forces two files to disk, and pages that are written again and again go once.
 _CHECKPOINT_PAGES = 4096
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_CHECKPOINT_PAGES}")
@@ -89,17 +89,7 @@ class SqliteJournal:
 
     def read(self, after: int, limit: int | None = None) -> Iterator[tuple[int, Entry]]:
         """See `Journal`."""
-        while limit is None or limit > 0:
-            chunk = READ_AT_ONCE if limit is None else min(READ_AT_ONCE, limit)
-            rows = self._rows(after, chunk)
-            for sequence, crc, body in rows:
-                if crc != checksum(sequence, body):
-                    raise DataLoss(f"entry {sequence} of {self._path} is damaged: its checksum differs")
-                yield sequence, decode(body)
-            if len(rows) < chunk:
-                return
-            after += len(rows)
-            limit = None if limit is None else limit - len(rows)
+        return read_entries(self._fetch, after, limit, str(self._path))
 
     def wait(self, after: int, timeout: float) -> int:
         """See `Journal`."""
@@ -160,35 +150,23 @@ class SqliteJournal:
 
     def _commit(self, group: Group) -> list[int]:
         self._at = now = max(self._at, time.time_ns() // 1000)
-        last = self._last
-        numbers: list[int] = []
-        rows: list[tuple[int, int, int, bytes]] = []
+        names = [call.request_id for call in group if call.request_id is not None]
         with told(self._path), self._transaction() as writer:
-            known: dict[str, int] = {}
-            for call in group:
-                before = None
-                if call.request_id is not None:
-                    before = known.get(call.request_id) or _answered(writer, call.request_id)
-                if before is None:
-                    rows += [
-                        (number, now, checksum(number, body), body)
-                        for number, body in enumerate(call.bodies, last + 1)
-                    ]
-                    before = last = last + len(call.bodies)
-                    if call.request_id is not None:
-                        known[call.request_id] = last
-                numbers.append(before)
-            writer.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", rows)
-            if known:
+            done = numbered(group, self._last, _answered(writer, names))
+            writer.executemany(
+                "INSERT INTO entries VALUES (?, ?, ?, ?)",
+                [(sequence, now, crc, body) for sequence, crc, body in done.rows],
+            )
+            if done.requests:
                 writer.execute("DELETE FROM requests WHERE at < ?", (now - REQUEST_SECONDS * 1_000_000,))
                 writer.executemany(
                     "INSERT INTO requests VALUES (?, ?, ?)",
-                    [(name, number, now) for name, number in known.items()],
+                    [(name, number, now) for name, number in done.requests.items()],
                 )
         with self._arrived:
-            self._last = last
+            self._last = done.last
             self._arrived.notify_all()
-        return numbers
+        return done.answers
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -213,27 +191,13 @@ class SqliteJournal:
             finally:
                 self._reader.execute("COMMIT")
 
-    def _rows(self, after: int, limit: int) -> list[tuple[int, int, bytes]]:
-        """Up to `limit` entries after `after`, without a gap."""
+    def _fetch(self, after: int, limit: int) -> tuple[list[tuple[int, int, bytes]], Bounds]:
         with self._query() as reader:
             rows = reader.execute(
                 "SELECT sequence, crc, body FROM entries WHERE sequence > ? ORDER BY sequence LIMIT ?",
                 (after, limit),
             ).fetchall()
-            _, last, trimmed = _bounds(reader)
-        if after < trimmed:
-            raise FailedPrecondition(
-                f"entry {after + 1} of {self._path} was trimmed: entries up to {trimmed} are in versions"
-            )
-        if after > last:
-            raise DataLoss(f"{self._path} ends at entry {last}; entry {after} was there once")
-        expected = min(last - after, limit)
-        for place, (sequence, _, _) in enumerate(rows, after + 1):
-            if sequence != place:
-                raise DataLoss(f"entry {place} of {self._path} is missing")
-        if len(rows) != expected:
-            raise DataLoss(f"entry {after + len(rows) + 1} of {self._path} is missing")
-        return rows
+            return rows, _bounds(reader)
 
     def _newest(self) -> tuple[int, int]:
         """Number and time of the last entry."""
@@ -247,8 +211,7 @@ def files_of(path: Path) -> tuple[Path, Path, Path]:
     return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
 
 
-def _bounds(connection: sqlite3.Connection) -> tuple[int, int, int]:
-    """(first, last, trimmed), as in `JournalStatus`."""
+def _bounds(connection: sqlite3.Connection) -> Bounds:
     first, last = connection.execute(
         "SELECT (SELECT min(sequence) FROM entries), (SELECT max(sequence) FROM entries)"
     ).fetchone()
@@ -256,9 +219,12 @@ def _bounds(connection: sqlite3.Connection) -> tuple[int, int, int]:
     return first or 0, max(last or 0, trimmed), trimmed
 
 
-def _answered(connection: sqlite3.Connection, request_id: str) -> int | None:
-    row = connection.execute("SELECT last FROM requests WHERE id = ?", (request_id,)).fetchone()
-    return row[0] if row else None
+def _answered(connection: sqlite3.Connection, names: Sequence[str]) -> dict[str, int]:
+    """The numbers of the request ids that are known."""
+    rows = (
+        connection.execute("SELECT id, last FROM requests WHERE id = ?", (name,)).fetchone() for name in names
+    )
+    return dict(row for row in rows if row is not None)
 
 
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
