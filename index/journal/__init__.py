@@ -2,7 +2,7 @@
 
 from .base import Journal, JournalStatus
 from .entry import UNSET, Entry, Patch, Put, Remove
-from .open import JOURNAL_FILE, open_journal
+from .open import JOURNAL_FILE, drop_journal, is_shared, open_journal
 
 __all__ = [
     "JOURNAL_FILE",
@@ -13,5 +13,7 @@ __all__ = [
     "Patch",
     "Put",
     "Remove",
+    "drop_journal",
+    "is_shared",
     "open_journal",
 ]

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from earshot.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
@@ -26,6 +25,7 @@ from .ownership import owner_lock
 from .reading import Bounds, read_entries
 from .schema import migrate
 from .sqlite_errors import told
+from .times import as_time
 from .wal import check_wal
 
 __all__ = ["SqliteJournal"]
@@ -134,7 +134,7 @@ class SqliteJournal:
             first=first,
             last=last,
             trimmed=trimmed,
-            oldest=_as_time(oldest[0]) if oldest else "",
+            oldest=as_time(oldest[0]) if oldest else "",
         )
 
     def close(self) -> None:
@@ -266,7 +266,3 @@ def _create(path: Path) -> None:
         sync(temporary)
         temporary.rename(path)
         sync(path.parent)
-
-
-def _as_time(microseconds: int) -> str:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
