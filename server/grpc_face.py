@@ -75,9 +75,9 @@ def _handler(name: str, call: Call, telemetry: Telemetry) -> Callable[[bytes, Co
 
 
 def _stream_handler(name: str, call: Call, telemetry: Telemetry) -> Callable[..., AsyncIterator[bytes]]:
-    async def search(stream: CallRecord, data: bytes) -> bytes:
+    async def search(stream: CallRecord, data: bytes) -> Sequence[bytes]:
         with telemetry.begin_in_stream(stream) as record, current(record):
-            return await call(data)
+            return [await call(data)]
 
     async def one_by_one(requests: AsyncIterator[bytes]) -> AsyncIterator[Sequence[bytes]]:
         async for request in requests:

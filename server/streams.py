@@ -25,7 +25,8 @@ _FIELDS = search_service_pb2.StreamSearchResponse.DESCRIPTOR.fields_by_name
 _RESPONSE, _ERROR = _FIELDS["response"].number, _FIELDS["error"].number
 
 
-Search = Callable[[bytes], asyncio.Future[bytes]]
+Search = Callable[[bytes], asyncio.Future[Sequence[bytes]]]
+"""From a `SearchRequest` to the `SearchResponse` to come, in one piece or more."""
 
 
 async def stream_search(
@@ -51,8 +52,8 @@ class _Queries:
     """The queries of one stream from their arrival to their answer."""
 
     def __init__(self, requests: AsyncIterator[Sequence[bytes]], search: Search) -> None:
-        self._arrived: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue()
-        self._waiting: deque[asyncio.Future[bytes] | None] = deque()  # None: there are no more
+        self._arrived: asyncio.Queue[asyncio.Future[Sequence[bytes]] | None] = asyncio.Queue()
+        self._waiting: deque[asyncio.Future[Sequence[bytes]] | None] = deque()  # None: there are no more
         self._room = asyncio.Semaphore(MAX_UNDER_WAY)
         self.reading = asyncio.create_task(self._read(requests, search))
         self.reading.add_done_callback(self._ended)
@@ -95,9 +96,9 @@ class _Queries:
         self._arrived.put_nowait(None)
 
 
-def _answer(done: asyncio.Future[bytes]) -> bytes:
+def _answer(done: asyncio.Future[Sequence[bytes]]) -> bytes:
     try:
-        return field(_RESPONSE, done.result())
+        return field(_RESPONSE, b"".join(done.result()))
     except EarshotError as error:
         failure = error
     except Exception:

@@ -6,10 +6,10 @@ The wire format is that of `earshot.v1.SearchResponse`; a test decodes what is w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from earshot.index import SearchResult
 from earshot.v1 import search_service_pb2
@@ -18,14 +18,13 @@ from .. import messages
 from ..json_codec import encode as encode_json
 from ..names import version_name
 from ..proto_codec import datapoint_message, search_response_message
-from ..registry import ServedIndex
-from ..search import SearchPlan, attach
+from ..search import SearchPlan
 from ..wire import FIXED64, LENGTH_DELIMITED, field, tag, varint
+from .pieces import Pieces
+
+Floats = NDArray[np.float32]
 
 __all__ = ["AnswerEncoder", "JsonAnswers", "ProtobufAnswers"]
-
-MAX_REMEMBERED = 100_000  # datapoints of one kind; about 300 bytes each
-MAX_KINDS = 32
 
 _FIELDS = search_service_pb2.SearchResponse.DESCRIPTOR.fields_by_name
 _RESPONSES = search_service_pb2.BatchSearchResponse.DESCRIPTOR.fields_by_name["responses"].number
@@ -34,64 +33,24 @@ _NEIGHBOR_FIELDS = search_service_pb2.Neighbor.DESCRIPTOR.fields_by_name
 _PAIR = np.dtype([("distance", "<f8"), ("tag", "u1"), ("score", "<f8")])
 
 
-_Kind = tuple[str, tuple[str, ...] | None]
-"""An index, and what is asked of its metadata."""
-
-
-class _Pieces:
-    """One piece for each datapoint of one served version, made when it is first found."""
-
-    def __init__(self, make: Callable[[messages.Datapoint], bytes]) -> None:
-        self._make = make
-        self._of: dict[_Kind, tuple[ServedIndex, dict[int, bytes]]] = {}
-
-    def get(self, plan: SearchPlan, found: SearchResult, query: int, rows: list[int]) -> list[bytes]:
-        """The pieces of one query's neighbors; `rows` are theirs."""
-        if plan.full:  # vectors are large, and seldom asked for
-            return [self._make(neighbor.datapoint) for neighbor in attach(plan, found, query)]
-        kind = plan.served.name, plan.fields
-        served, known = self._of.get(kind, (None, {}))
-        if served is not plan.served or len(known) > MAX_REMEMBERED:
-            known = {}
-            self._of.pop(kind, None)
-            if len(self._of) >= MAX_KINDS:
-                self._of.pop(next(iter(self._of)))
-            self._of[kind] = plan.served, known
-        try:
-            return [known[row] for row in rows]
-        except KeyError:
-            pieces = [self._make(neighbor.datapoint) for neighbor in attach(plan, found, query)]
-            known.update(zip(rows, pieces, strict=True))
-            return pieces
-
-
 class ProtobufAnswers:
     """`SearchResponse` messages."""
 
     def __init__(self) -> None:
-        self._pieces = _Pieces(self._prefix)
+        self._pieces = Pieces(self._prefix)
         self._scores_tag = tag(_NEIGHBOR_FIELDS["score"].number, FIXED64)[0]
 
     def encode(self, plan: SearchPlan, found: SearchResult, seconds: float) -> list[bytes]:
         """An answer for each query; `seconds` is how long finding them took."""
+        pieces, counts = self._pieces.get(plan, found)
         pairs = np.empty(found.distances.shape, _PAIR)
         pairs["distance"], pairs["tag"], pairs["score"] = found.distances, self._scores_tag, found.scores
-        packed = pairs.tobytes()
-        tail = field(
-            _FIELDS["index_version"].number, version_name(plan.served.name, plan.served.version).encode()
-        ) + self._duration("search_duration", seconds)
-        size, width = _PAIR.itemsize, found.rows.shape[1]
-        answers = []
-        for query, (rows, count) in enumerate(zip(found.rows.tolist(), found.counts.tolist(), strict=True)):
-            start = query * width * size
-            parts: list[bytes] = []
-            for piece in self._pieces.get(plan, found, query, rows[:count]):
-                parts.append(piece)
-                parts.append(packed[start : start + size])
-                start += size
-            parts.append(tail)
-            answers.append(b"".join(parts))
-        return answers
+        parts = [b""] * (2 * len(pieces))
+        parts[::2] = pieces
+        parts[1::2] = pairs.view(f"V{_PAIR.itemsize}").ravel().tolist()
+        version = version_name(plan.served.name, plan.served.version).encode()
+        tail = field(_FIELDS["index_version"].number, version) + self._duration("search_duration", seconds)
+        return [b"".join(one) + tail for one in _per_query(parts, found, counts)]
 
     def with_embed_duration(self, answer: bytes, seconds: float) -> bytes:
         """The answer to a text query: protobuf messages are added to by appending."""
@@ -124,44 +83,26 @@ class ProtobufAnswers:
         )
 
 
-class _JsonNeighbor(msgspec.Struct, frozen=True):
-    datapoint: msgspec.Raw
-    distance: float
-    score: float
-
-
-class _JsonAnswer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    neighbors: list[_JsonNeighbor]
-    index_version: str
-    search_duration: str
-    embed_duration: str | None = None
-
-
 class JsonAnswers:
     """The same as JSON, equal to what `messages.SearchResponse` becomes."""
 
     def __init__(self) -> None:
-        self._pieces = _Pieces(encode_json)
+        self._pieces = Pieces(lambda datapoint: b'{"datapoint":' + encode_json(datapoint) + b',"distance":')
 
     def encode(self, plan: SearchPlan, found: SearchResult, seconds: float) -> list[bytes]:
         """An answer for each query; `seconds` is how long finding them took."""
+        pieces, counts = self._pieces.get(plan, found)
+        parts = [b""] * (5 * len(pieces))
+        parts[::5] = pieces
+        parts[1::5] = _numbers(found.distances)
+        parts[2::5] = [b',"score":'] * len(pieces)
+        parts[3::5] = _numbers(found.scores)
+        parts[4::5] = [b"},"] * len(pieces)
         version = version_name(plan.served.name, plan.served.version)
-        scores = found.scores.tolist()
-        distances = found.distances.tolist()
+        tail = b'],"indexVersion":%b,"searchDuration":"%.6fs"}' % (encode_json(version), seconds)
         return [
-            encode_json(
-                _JsonAnswer(
-                    [
-                        _JsonNeighbor(msgspec.Raw(piece), distances[query][rank], scores[query][rank])
-                        for rank, piece in enumerate(self._pieces.get(plan, found, query, rows[:count]))
-                    ],
-                    version,
-                    f"{seconds:.6f}s",
-                )
-            )
-            for query, (rows, count) in enumerate(
-                zip(found.rows.tolist(), found.counts.tolist(), strict=True)
-            )
+            b'{"neighbors":[' + b"".join(one).removesuffix(b",") + tail
+            for one in _per_query(parts, found, counts)
         ]
 
     def with_embed_duration(self, answer: bytes, seconds: float) -> bytes:
@@ -177,6 +118,24 @@ class JsonAnswers:
     def batch(answers: Sequence[bytes]) -> bytes:
         """The answer to a batch, from that of each query."""
         return b'{"responses":[' + b",".join(answers) + b"]}"
+
+
+def _per_query(parts: list[bytes], found: SearchResult, counts: list[int] | None) -> list[list[bytes]]:
+    """`parts`, equally many a neighbor, of each query; without those of places that are empty."""
+    queries, width = found.rows.shape
+    if not width:
+        return [[] for _ in range(queries)]
+    a_neighbor = len(parts) // (queries * width)
+    a_query = a_neighbor * width
+    if counts is None:
+        return [parts[start : start + a_query] for start in range(0, len(parts), a_query)]
+    starts = range(0, len(parts), a_query)
+    return [parts[start : start + count * a_neighbor] for start, count in zip(starts, counts, strict=True)]
+
+
+def _numbers(values: Floats) -> list[bytes]:
+    """Each number as JSON; one call for all."""
+    return encode_json(values.ravel().tolist())[1:-1].split(b",") if values.size else []
 
 
 AnswerEncoder = ProtobufAnswers | JsonAnswers

@@ -29,7 +29,6 @@ from ..grpc_methods import (
 from ..http_calls import HttpCalls
 from ..http_face import http_app
 from ..logs import configure_logging
-from ..proto_codec import batch_search_request, search_request
 from ..registry import Registry
 from ..registry_metrics import index_metrics
 from ..service import Service
@@ -40,7 +39,6 @@ from ..workers import Workers
 from .admin import Admin
 from .app import HotApp, Streaming, Unary
 from .asgi import Application, Receive, Scope, Send
-from .encode import ProtobufAnswers
 from .http import HotHttp
 from .search import MAX_WAITING, Searcher
 from .standard import HEALTH_SERVICE, REFLECTION_SERVICES, Health, Reflection
@@ -78,28 +76,23 @@ class _Server:
             slots=max(1, threads - 1),
         )
         self.health = Health(SERVICES)
-        answers = ProtobufAnswers()
 
-        async def search(data: bytes, record: CallRecord) -> bytes:
-            return await searcher.search(search_request(data), answers, record)
-
-        async def batch_search(data: bytes, record: CallRecord) -> bytes:
-            return await searcher.batch_search(batch_search_request(data), answers, record)
-
-        async def search_in_stream(stream: CallRecord, data: bytes) -> bytes:
-            with self.telemetry.begin_in_stream(stream) as record:
-                return await search(data, record)
+        def search_in_stream(stream: CallRecord, data: bytes) -> asyncio.Future[Sequence[bytes]]:
+            record = self.telemetry.begin_in_stream(stream)
+            future = searcher.search_in_stream(data, record)
+            future.add_done_callback(record.end_with)
+            return future
 
         def search_stream(
             requests: AsyncIterator[Sequence[bytes]], stream: CallRecord
         ) -> AsyncGenerator[Sequence[bytes]]:
-            return stream_search(requests, lambda data: asyncio.ensure_future(search_in_stream(stream, data)))
+            return stream_search(requests, partial(search_in_stream, stream))
 
         unary: dict[str, Unary] = {
             path: _off_loop(workers, service, method) for path, method in METHODS.items()
         }
-        unary[SEARCH] = search
-        unary[BATCH_SEARCH] = batch_search
+        unary[SEARCH] = searcher.search_message
+        unary[BATCH_SEARCH] = searcher.batch_search_message
         unary[f"/{HEALTH_SERVICE}/Check"] = self.health.check
         unary[f"/{HEALTH_SERVICE}/List"] = self.health.list
         reflection = Reflection((*SERVICES, HEALTH_SERVICE, REFLECTION_SERVICES[1]))
@@ -122,9 +115,7 @@ class _Server:
         self.http.is_draining = True
         try:
             if not await asyncio.to_thread(self._admin.drain, DRAIN_SECONDS):
-                log.warning(
-                    "clients are still there after %.0f seconds; their calls are ended", DRAIN_SECONDS
-                )
+                log.warning("clients stayed for %.0f seconds; their calls are ended", DRAIN_SECONDS)
                 self.app.end_calls()
                 await asyncio.to_thread(self._admin.wait_for_requests, END_SECONDS)
         except OSError:

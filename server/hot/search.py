@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from itertools import accumulate
@@ -12,23 +13,26 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from earshot.errors import EarshotError
+
 from .. import messages
 from ..batch import batch_kind, batch_texts, batch_vectors
 from ..names import index_id
+from ..proto_codec import batch_search_request, search_request
 from ..registry import ServedIndex
 from ..search import SearchPlan, find, plan_search, query_kind, query_text, query_vector
 from ..service import Service
 from ..telemetry import CallRecord, Metrics, current
 from ..workers import Workers
 from .batcher import Batcher
-from .encode import AnswerEncoder
+from .decode import UsualRequests, Vectors
+from .encode import AnswerEncoder, ProtobufAnswers
 
 __all__ = ["Searcher"]
 
 Floats = NDArray[np.float32]
-Times = tuple[float, ...]  # of the parts of a batch's work, `time.perf_counter()`
+Times = tuple[float, float]  # from when to when, `time.perf_counter()`
 Result = TypeVar("Result")
-S = TypeVar("S", list[bytes], Sequence[str], Floats)
 
 MAX_BATCH = 64
 MAX_TEXTS = 8
@@ -36,11 +40,32 @@ MAX_TOGETHER = 256  # of one request; a larger call saves nothing and keeps othe
 MAX_WAITING = 1024
 
 
-class _Key(NamedTuple):
+class _Key:
     """Queries with equal keys go together."""
 
-    plan: SearchPlan
-    encoder: AnswerEncoder
+    __slots__ = ("_hash", "encoder", "plan")
+
+    def __init__(self, plan: SearchPlan, encoder: AnswerEncoder) -> None:
+        self.plan = plan
+        self.encoder = encoder
+        self._hash = hash((plan, encoder))  # once: a plan has many fields
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, _Key) and self.encoder is other.encoder and self.plan == other.plan
+        )
+
+
+class _Item(NamedTuple):
+    """Queries of one request: float32 one after another, how many, whose, and since when they wait."""
+
+    data: bytes
+    number: int
+    record: CallRecord
+    submitted: float
 
 
 class Searcher:
@@ -58,7 +83,7 @@ class Searcher:
     ) -> None:
         self._service = service
         self._workers = workers
-        self._searches: Batcher[_Key, Floats, tuple[list[bytes], Times]] = Batcher(
+        self._searches: Batcher[_Key, _Item, Sequence[bytes]] = Batcher(
             _search,
             engine,
             slots=slots,
@@ -76,6 +101,43 @@ class Searcher:
             on_batch=partial(metrics.batch, "embed"),
         )
         metrics.queues.update(engine=self._searches.waiting, embed=self._texts.waiting)
+        self._answers = answers = ProtobufAnswers()
+
+        def key_of(plan: SearchPlan) -> _Key:
+            return _Key(plan, answers)
+
+        registry = service.registry
+        self._usual = UsualRequests(search_request, registry, key_of, is_batch=False)
+        self._usual_batches = UsualRequests(batch_search_request, registry, key_of, is_batch=True)
+
+    async def search_message(self, data: bytes, record: CallRecord) -> bytes:
+        """The answer to a `SearchRequest` as it travels. Raises as `search`."""
+        usual = self._usual.find(data)
+        if usual is None:
+            return await self.search(search_request(data), self._answers, record)
+        return (await self._submit(*usual, record))[0]
+
+    async def batch_search_message(self, data: bytes, record: CallRecord) -> bytes:
+        """The answer to a `BatchSearchRequest` as it travels. Raises as `batch_search`."""
+        usual = self._usual_batches.find(data)
+        if usual is None:
+            return await self.batch_search(batch_search_request(data), self._answers, record)
+        return self._answers.batch(await self._search_all(*usual, record))
+
+    def search_in_stream(self, data: bytes, record: CallRecord) -> asyncio.Future[Sequence[bytes]]:
+        """`search_message` begun; what is begun in one turn of the loop goes to the engine together."""
+        try:
+            usual = self._usual.find(data)
+            if usual is not None:
+                return self._submit(*usual, record)
+        except EarshotError as error:
+            failed: asyncio.Future[Sequence[bytes]] = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            return failed
+        return asyncio.ensure_future(self._search_in_pieces(data, record))
+
+    async def _search_in_pieces(self, data: bytes, record: CallRecord) -> Sequence[bytes]:
+        return [await self.search(search_request(data), self._answers, record)]
 
     async def search(
         self, request: messages.SearchRequest, encoder: AnswerEncoder, record: CallRecord
@@ -85,16 +147,16 @@ class Searcher:
             return encoder.whole(await self._off_loop(record, self._service.search, request))
         served = await self._served(request, record)
         record.queries, record.text = 1, request.text
-        plan = plan_search(request, served)
+        key = _Key(plan_search(request, served), encoder)
         kind = query_kind(request)
         if kind == "text":
             texts = [query_text(request.text or "")]
-            return (await self._search_texts(texts, plan, encoder, record))[0]
+            return (await self._search_texts(texts, key, record))[0]
         if kind == "datapoint_id":
             query = await self._off_loop(record, served.index.vectors, [request.datapoint_id or ""])
         else:
             query = query_vector(request.vector or messages.Vector(), served)[np.newaxis]
-        return (await self._submit(plan, query, encoder, record))[0]
+        return (await self._submit(key, _vectors(query), record))[0]
 
     async def batch_search(
         self, request: messages.BatchSearchRequest, encoder: AnswerEncoder, record: CallRecord
@@ -102,16 +164,17 @@ class Searcher:
         """The answer as `encoder` writes it. Raises as `Service.batch_search`, and ResourceExhausted."""
         served = await self._served(request, record)
         plan = plan_search(request, served)
+        key = _Key(plan, encoder)
         kind = batch_kind(request, plan)
         record.queries = len(getattr(request, kind))
         if kind == "texts":
             texts = batch_texts(request.texts)
-            return encoder.batch(await self._search_texts(texts, plan, encoder, record))
+            return encoder.batch(await self._search_texts(texts, key, record))
         if kind == "datapoint_ids":
             queries = await self._off_loop(record, served.index.vectors, request.datapoint_ids)
         else:
             queries = batch_vectors(request.vectors, served)
-        return encoder.batch(await self._search_all(plan, queries, encoder, record))
+        return encoder.batch(await self._search_all(key, _vectors(queries), record))
 
     async def _served(self, request: messages.SearchOptions, record: CallRecord) -> ServedIndex:
         name = index_id(request.index)
@@ -121,36 +184,33 @@ class Searcher:
         record.index, record.version = served.name, served.version
         return served
 
-    async def _search_texts(
-        self, texts: Sequence[str], plan: SearchPlan, encoder: AnswerEncoder, record: CallRecord
-    ) -> list[bytes]:
+    async def _search_texts(self, texts: Sequence[str], key: _Key, record: CallRecord) -> Sequence[bytes]:
         started = time.perf_counter()
         # A piece at a time, so that many texts of one request let those of others in between.
-        pieces = [await self._embedded(plan.served, piece, record) for piece in _cut(texts, MAX_TEXTS)]
+        pieces = [
+            await self._embedded(key.plan.served, texts[start : start + MAX_TEXTS], record)
+            for start in range(0, len(texts), MAX_TEXTS)
+        ]
         seconds = time.perf_counter() - started
-        answers = await self._search_all(plan, np.concatenate(pieces), encoder, record)
-        return [encoder.with_embed_duration(answer, seconds) for answer in answers]
+        answers = await self._search_all(key, _vectors(np.concatenate(pieces)), record)
+        return [key.encoder.with_embed_duration(answer, seconds) for answer in answers]
 
-    async def _search_all(
-        self, plan: SearchPlan, queries: Floats, encoder: AnswerEncoder, record: CallRecord
-    ) -> list[bytes]:
-        pieces = [await self._submit(plan, piece, encoder, record) for piece in _cut(queries, MAX_TOGETHER)]
-        return [answer for piece in pieces for answer in piece]
-
-    async def _submit(
-        self, plan: SearchPlan, queries: Floats, encoder: AnswerEncoder, record: CallRecord
-    ) -> list[bytes]:
-        submitted = time.perf_counter()
-        answers, times = await self._searches.submit(
-            plan.served.name, _Key(plan, encoder), queries, record.deadline, weight=len(queries)
-        )
-        started, found, encoded = times
-        record.stages += (
-            ("queue", submitted, started),
-            ("engine", started, found),
-            ("encode", found, encoded),
-        )
+    async def _search_all(self, key: _Key, queries: Vectors, record: CallRecord) -> Sequence[bytes]:
+        if queries.number <= MAX_TOGETHER:
+            return await self._submit(key, queries, record)
+        each = len(queries.data) // queries.number
+        answers: list[bytes] = []
+        for start in range(0, len(queries.data), MAX_TOGETHER * each):
+            piece = queries.data[start : start + MAX_TOGETHER * each]
+            answers += await self._submit(key, Vectors(piece, len(piece) // each), record)
+        record.queries = queries.number
         return answers
+
+    def _submit(self, key: _Key, queries: Vectors, record: CallRecord) -> asyncio.Future[Sequence[bytes]]:
+        served, (data, number) = key.plan.served, queries
+        record.index, record.version, record.queries = served.name, served.version, number
+        item = _Item(data, number, record, time.perf_counter())
+        return self._searches.submit(served.name, key, item, record.deadline, weight=number)
 
     async def _embedded(self, served: ServedIndex, texts: Sequence[str], record: CallRecord) -> Floats:
         submitted = time.perf_counter()
@@ -164,27 +224,30 @@ class Searcher:
     def _embed(self, served: ServedIndex, items: Sequence[Sequence[str]]) -> list[tuple[Floats, Times]]:
         started = time.perf_counter()
         vectors = self._service.embed(served, [text for texts in items for text in texts])
-        return _parts(vectors, items, (started, time.perf_counter()))
+        times = started, time.perf_counter()
+        ends = accumulate(map(len, items))
+        return [(vectors[end - len(item) : end], times) for item, end in zip(items, ends, strict=True)]
 
     async def _off_loop(self, record: CallRecord, function: Callable[..., Result], *arguments: Any) -> Result:
         with current(record):
             return await self._workers.run(function, *arguments)
 
 
-def _search(key: _Key, items: Sequence[Floats]) -> list[tuple[list[bytes], Times]]:
+def _search(key: _Key, items: Sequence[_Item]) -> list[Sequence[bytes]]:
     started = time.perf_counter()
-    result = find(key.plan, items[0] if len(items) == 1 else np.concatenate(items))
+    data = items[0].data if len(items) == 1 else b"".join([item.data for item in items])
+    queries = np.frombuffer(data, "<f4").reshape(-1, key.plan.served.index.dimension)
+    result = find(key.plan, queries)
     found = time.perf_counter()
     answers = key.encoder.encode(key.plan, result, found - started)
-    return _parts(answers, items, (started, found, time.perf_counter()))
+    stages = ("engine", started, found), ("encode", found, time.perf_counter())
+    for item in items:
+        item.record.stages += (("queue", item.submitted, started), *stages)
+    if len(items) == len(answers):
+        return [[answer] for answer in answers]
+    ends = accumulate(item.number for item in items)
+    return [answers[end - item.number : end] for item, end in zip(items, ends, strict=True)]
 
 
-def _cut(whole: S, size: int) -> list[S]:
-    """`whole` in pieces of at most `size`."""
-    return [whole[start : start + size] for start in range(0, len(whole), size)]
-
-
-def _parts(whole: S, items: Sequence[Sized], times: Times) -> list[tuple[S, Times]]:
-    """`whole` in pieces, each as long as its item, and when their common work began and ended."""
-    ends = list(accumulate(map(len, items)))
-    return [(whole[end - len(item) : end], times) for item, end in zip(items, ends, strict=True)]
+def _vectors(queries: Floats) -> Vectors:
+    return Vectors(queries.astype("<f4", copy=False).tobytes(), len(queries))

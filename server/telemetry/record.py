@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
+from typing import Any
 
 from earshot.errors import EarshotError
 
@@ -111,6 +112,14 @@ class CallRecord:
             self.code = CANCELLED if gone else getattr(raised, "code", "INTERNAL")
         if self.ended is not None:
             self.ended(self)
+
+    def end_with(self, future: asyncio.Future[Any]) -> None:
+        """The call is over with this future, as with the end of the `with` block."""
+        if future.cancelled():
+            self.__exit__(asyncio.CancelledError, asyncio.CancelledError(), None)
+        else:
+            error = future.exception()
+            self.__exit__(None if error is None else type(error), error, None)
 
     def note(self, name: str, started: float, ended: float) -> None:
         """One of `STAGES`, from when to when; one that happens more than once counts in sum."""

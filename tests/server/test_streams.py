@@ -22,9 +22,9 @@ class Engine:
 
     def __init__(self) -> None:
         self.started: list[bytes] = []
-        self.futures: dict[bytes, asyncio.Future[bytes]] = {}
+        self.futures: dict[bytes, asyncio.Future[Sequence[bytes]]] = {}
 
-    def search(self, request: bytes) -> asyncio.Future[bytes]:
+    def search(self, request: bytes) -> asyncio.Future[Sequence[bytes]]:
         self.started.append(request)
         self.futures[request] = asyncio.get_running_loop().create_future()
         return self.futures[request]
@@ -32,7 +32,7 @@ class Engine:
     def finish(self, *requests: bytes) -> None:
         for request in requests:
             response = search_service_pb2.SearchResponse(index_version=request.decode())
-            self.futures[request].set_result(response.SerializeToString())
+            self.futures[request].set_result([response.SerializeToString()])
 
 
 class Sent:

@@ -1,0 +1,154 @@
+"""Vector queries straight from the wire, without a protobuf object: the usual layout at one glance.
+
+Clients write the index first, then the vector or vectors, then the rest. What stands around vectors seldom
+changes from request to request, so its plan is made once and remembered by those bytes. Every other layout,
+and whatever is wrong with a request, is left to `proto_codec`; tests compare the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from earshot.errors import EarshotError
+from earshot.v1 import datapoint_pb2, search_service_pb2
+
+from .. import messages
+from ..batch import MAX_NEIGHBORS_IN_ALL, MAX_QUERIES
+from ..names import index_id
+from ..registry import Registry
+from ..search import SearchPlan, plan_search
+from ..wire import LENGTH_DELIMITED, tag
+
+__all__ = ["Around", "UsualRequests", "Vectors", "split"]
+
+Key = TypeVar("Key")
+
+MAX_REMEMBERED = 1024
+MAX_AROUND_BYTES = 4096
+
+_FIELDS = search_service_pb2.SearchRequest.DESCRIPTOR.fields_by_name
+_FORMS = datapoint_pb2.Vector.DESCRIPTOR.fields_by_name
+_INDEX = tag(_FIELDS["index"].number, LENGTH_DELIMITED)[0]
+_VECTOR = tag(_FIELDS["vector"].number, LENGTH_DELIMITED)[0]
+# Packed floats and bytes of little-endian float32 are the same on the wire.
+_FLOATS = {tag(_FORMS[form].number, LENGTH_DELIMITED)[0] for form in ("values", "float32")}
+
+
+class Vectors(NamedTuple):
+    """The vectors of a request, little-endian float32 one after another."""
+
+    data: bytes
+    number: int
+
+
+Around = tuple[bytes, bytes]
+"""The bytes before the vectors, and those after."""
+
+
+def split(data: bytes) -> tuple[Around, Vectors] | None:
+    """The parts of a message that names its index in under 128 bytes and goes on with equally long vectors.
+
+    None for any other layout. A vector has 1 to 4,095 numbers.
+    """
+    try:
+        if data[0] != _INDEX or data[1] > 0x7F:
+            return None
+        start = 2 + data[1]
+        if data[start] != _VECTOR:
+            return None
+        size, inside = data[start + 1], start + 2
+        if size > 0x7F:
+            size, inside = size & 0x7F | data[inside] << 7, inside + 1
+        if data[inside] not in _FLOATS:
+            return None
+        length, payload = data[inside + 1], inside + 2
+        if length > 0x7F:
+            length, payload = length & 0x7F | data[payload] << 7, payload + 1
+    except IndexError:
+        return None
+    end = payload + length
+    # Where a length has a third byte its second is above 0x7F, and the vector would be longer than it may be.
+    if end != inside + size or end > len(data) or length % 4 or not 0 < length < 1 << 14:
+        return None
+    header = data[start:payload]
+    if not data.startswith(header, end):
+        return (data[:start], data[end:]), Vectors(data[payload:end], 1)
+    each = end - start
+    while data.startswith(header, end) and end + each <= len(data):
+        end += each
+    rows = np.frombuffer(data, np.uint8, end - start, start).reshape(-1, each)
+    return (data[:start], data[end:]), Vectors(rows[:, len(header) :].tobytes(), len(rows))
+
+
+class UsualRequests(Generic[Key]):
+    """The keys, as `key_of` makes them of plans, of requests that are alike but for their vectors."""
+
+    def __init__(
+        self,
+        parse: Callable[[bytes], messages.SearchRequest | messages.BatchSearchRequest],
+        registry: Registry,
+        key_of: Callable[[SearchPlan], Key],
+        *,
+        is_batch: bool,
+    ) -> None:
+        self._parse = parse
+        self._is_batch = is_batch
+        self._registry = registry
+        self._key_of = key_of
+        self._known: dict[Around, tuple[SearchPlan, Key]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, data: bytes) -> tuple[Key, Vectors] | None:
+        """A request's key and vectors; None for a request that must go the ordinary way."""
+        parts = split(data)
+        if parts is None:
+            return None
+        around, vectors = parts
+        known = self._known.get(around)
+        if known is None or self._registry.peek(known[0].served.name) is not known[0].served:
+            known = self._learn(around)
+            if known is None:
+                return None
+        plan, key = known
+        if len(vectors.data) != 4 * plan.served.index.dimension * vectors.number:
+            return None
+        fits = _may_go_together(plan, vectors) if self._is_batch else vectors.number == 1
+        return (key, vectors) if fits else None
+
+    def _learn(self, around: Around) -> tuple[SearchPlan, Key] | None:
+        before, after = around
+        if len(before) + len(after) > MAX_AROUND_BYTES:
+            return None
+        try:
+            request = self._parse(before + after)
+            if not _asks_nothing_else(request):
+                return None
+            served = self._registry.peek(index_id(request.index))
+            if served is None:
+                return None
+            plan = plan_search(request, served)
+        except EarshotError:  # told again, and answered, by the ordinary way
+            return None
+        stale = self._known.get(around)
+        if stale is not None or len(self._known) >= MAX_REMEMBERED:
+            self._known.clear()  # plans hold on to their versions
+        self._known[around] = plan, self._key_of(plan)
+        return self._known[around]
+
+
+def _asks_nothing_else(request: messages.SearchRequest | messages.BatchSearchRequest) -> bool:
+    if isinstance(request, messages.BatchSearchRequest):
+        return not (request.texts or request.vectors or request.datapoint_ids)
+    queries = (request.text, request.vector, request.datapoint_id)
+    return not request.explain and all(query is None for query in queries)
+
+
+def _may_go_together(plan: SearchPlan, vectors: Vectors) -> bool:
+    if vectors.number > MAX_QUERIES or vectors.number * plan.k > MAX_NEIGHBORS_IN_ALL:
+        return False
+    return bool(np.isfinite(np.frombuffer(vectors.data, "<f4")).all())

@@ -1,0 +1,169 @@
+"""The short way from the wire says what the ordinary way says, or nothing at all."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from earshot.index import Index
+from earshot.server.batch import batch_kind, batch_vectors
+from earshot.server.hot.decode import MAX_REMEMBERED, UsualRequests
+from earshot.server.proto_codec import batch_search_request, search_request
+from earshot.server.registry import Registry, ServedIndex
+from earshot.server.search import SearchPlan, plan_search, query_kind, query_vector
+from earshot.v1 import datapoint_pb2, search_service_pb2
+
+DIMENSIONS = 6
+NAME = "some-index"
+SEARCH, BATCH = search_service_pb2.SearchRequest, search_service_pb2.BatchSearchRequest
+
+
+class Opened:
+    """As much of a registry as is looked at."""
+
+    def __init__(self) -> None:
+        self.swap()
+
+    def swap(self) -> None:
+        self.served = ServedIndex(NAME, "v000001", Index.build(np.eye(DIMENSIONS, dtype=np.float32)))
+
+    def peek(self, name: str) -> ServedIndex | None:
+        return self.served if name == NAME else None
+
+
+opened = Opened()
+
+
+def usual(*, is_batch: bool) -> UsualRequests[SearchPlan]:
+    parse = batch_search_request if is_batch else search_request
+    return UsualRequests(parse, cast("Registry", opened), lambda plan: plan, is_batch=is_batch)
+
+
+SEARCHES, BATCHES = usual(is_batch=False), usual(is_batch=True)
+
+floats = st.lists(st.floats(width=32), min_size=DIMENSIONS, max_size=DIMENSIONS)
+vectors = st.builds(
+    lambda values, packed: (
+        datapoint_pb2.Vector(float32=np.array(values, "<f4").tobytes())
+        if packed
+        else datapoint_pb2.Vector(values=values)
+    ),
+    floats | st.lists(st.floats(width=32), max_size=40),
+    st.booleans(),
+)
+names = st.sampled_from([NAME, f"indexes/{NAME}", "other", "", "x" * 127, "x" * 128])
+options: dict[str, Any] = {
+    "neighbor_count": st.none() | st.integers(-1, 20_000),
+    "target_recall": st.none() | st.floats(),
+    "per_crowding_attribute_neighbor_count": st.none() | st.integers(-1, 3),
+    "return_full_datapoint": st.booleans(),
+    "metadata_fields": st.lists(st.text(max_size=3), max_size=2),
+    "restricts": st.lists(st.builds(datapoint_pb2.TokenRestrict, namespace=st.text(max_size=3)), max_size=1),
+}
+searches = st.builds(SEARCH, index=names, vector=vectors, explain=st.booleans(), **options) | st.builds(
+    SEARCH, index=names, text=st.text(max_size=3) | st.none(), **options
+)
+batches = st.builds(BATCH, index=names, vectors=st.lists(vectors, max_size=4), **options)
+
+
+@st.composite
+def wires(draw: Any, messages: st.SearchStrategy[Any]) -> bytes:
+    """A message, or two that protobuf merges; sometimes damaged."""
+    data = b"".join(
+        message.SerializeToString() for message in draw(st.lists(messages, min_size=1, max_size=2))
+    )
+    for _ in range(draw(st.integers(0, 2))):
+        place = draw(st.integers(0, len(data)))
+        data = data[:place] + draw(st.binary(max_size=3)) + data[place + draw(st.integers(0, 3)) :]
+    return data
+
+
+@given(wires(searches))
+def test_a_search_means_the_same_either_way(data: bytes) -> None:
+    found = SEARCHES.find(data)
+    if found is None:
+        return
+    plan, query = found
+    request = search_request(data)
+    assert query_kind(request) == "vector"
+    assert not request.explain
+    assert plan == plan_search(request, opened.served)
+    assert request.vector is not None
+    assert query_vector(request.vector, opened.served).tobytes() == query.data
+
+
+@given(wires(batches))
+def test_a_batch_means_the_same_either_way(data: bytes) -> None:
+    found = BATCHES.find(data)
+    if found is None:
+        return
+    plan, queries = found
+    request = batch_search_request(data)
+    assert plan == plan_search(request, opened.served)
+    assert batch_kind(request, plan) == "vectors"
+    matrix = batch_vectors(request.vectors, opened.served)
+    assert matrix.tobytes() == queries.data
+    assert len(matrix) == queries.number
+
+
+@pytest.mark.parametrize("form", ["values", "float32"])
+def test_what_clients_send_goes_the_short_way(form: str) -> None:
+    query = np.arange(1, DIMENSIONS + 1, dtype="<f4")
+    vector = datapoint_pb2.Vector(**{form: query.tolist() if form == "values" else query.tobytes()})
+    found = SEARCHES.find(SEARCH(index=NAME, vector=vector, neighbor_count=3).SerializeToString())
+    assert found is not None
+    assert found[1].data == query.tobytes()
+    assert found[0].k == 3
+    found = BATCHES.find(BATCH(index=NAME, vectors=[vector] * 70, target_recall=0.5).SerializeToString())
+    assert found is not None
+    assert found[1].data == query.tobytes() * 70
+    assert found[0].target_recall == 0.5
+
+
+@pytest.mark.parametrize("dimensions", [1, 31, 32, 33, 4095, 4096])
+def test_vectors_of_every_length_are_found_or_left(dimensions: int) -> None:
+    wide = Opened()
+    wide.served = ServedIndex(NAME, "v000001", Index.build(np.ones((2, dimensions), np.float32)))
+    searches = UsualRequests(search_request, cast("Registry", wide), lambda plan: plan, is_batch=False)
+    query = np.random.default_rng(dimensions).standard_normal(dimensions, dtype=np.float32)
+    vector = datapoint_pb2.Vector(values=query.tolist())
+    found = searches.find(SEARCH(index=NAME, vector=vector).SerializeToString())
+    assert (found is None) == (dimensions > 4095)
+    assert found is None or found[1].data == query.tobytes()
+
+
+def test_a_new_version_is_planned_anew() -> None:
+    data = SEARCH(index=NAME, vector=datapoint_pb2.Vector(values=[1] * DIMENSIONS)).SerializeToString()
+    searches = usual(is_batch=False)
+    before = searches.find(data)
+    opened.swap()
+    after = searches.find(data)
+    assert before is not None
+    assert after is not None
+    assert after[0].served is opened.served is not before[0].served
+
+
+def test_no_more_is_remembered_than_fits() -> None:
+    searches = usual(is_batch=False)
+    vector = datapoint_pb2.Vector(values=[1] * DIMENSIONS)
+    for count in range(1, MAX_REMEMBERED + 50):
+        found = searches.find(SEARCH(index=NAME, vector=vector, neighbor_count=count).SerializeToString())
+        assert found is not None
+        assert found[0].k == count
+    assert len(searches) <= MAX_REMEMBERED
+
+
+def test_errors_are_told_by_the_ordinary_way() -> None:
+    vector = datapoint_pb2.Vector(values=[1] * DIMENSIONS)
+    for wrong in (
+        SEARCH(index=NAME, vector=vector, neighbor_count=0),
+        SEARCH(index="missing", vector=vector),
+        SEARCH(index=NAME, vector=datapoint_pb2.Vector(values=[1, 2])),
+    ):
+        assert SEARCHES.find(wrong.SerializeToString()) is None
+    not_a_number = datapoint_pb2.Vector(values=[float("nan")] * DIMENSIONS)
+    assert BATCHES.find(BATCH(index=NAME, vectors=[vector, not_a_number]).SerializeToString()) is None
