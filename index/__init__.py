@@ -3,7 +3,7 @@
 from .config import IndexConfig, checked_config
 from .diff import Change, VersionDiff
 from .distance import DistanceMeasure, FeatureNorm
-from .engines import ExactParameters, FaissParameters, QueryParameters, ScannParameters
+from .engines import ExactParameters, FaissGpuParameters, FaissParameters, QueryParameters, ScannParameters
 from .explain import Explanation, Step
 from .filters import NumericRestrict, Operator, Plan, TokenRestrict
 from .index import Index
@@ -25,6 +25,7 @@ __all__ = [
     "DistanceMeasure",
     "ExactParameters",
     "Explanation",
+    "FaissGpuParameters",
     "FaissParameters",
     "FeatureNorm",
     "Index",

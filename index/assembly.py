@@ -83,6 +83,8 @@ def build(
     )
     shard = combine(parts, seen_measure)
     built = perf_counter()
+    if shard.engine.served_by != kind.name:
+        reason += f"; built on {shard.engine.served_by}"
     tuning = in_one_thread(shard).tune(questions, seen_measure, target_recall, seed, report)
     tuned = perf_counter()
     seconds = {"build": round(built - began, 3), "tune": round(tuned - built, 3)}

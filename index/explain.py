@@ -43,7 +43,7 @@ class Explanation:
 
     Attributes:
         version: The index's, empty where it has not been published.
-        engine: Its name.
+        engine: What served it: its name for most.
         leaves: Partitions it has.
         datapoints: In the index.
         k: Neighbors wanted.
@@ -101,7 +101,7 @@ def explain(
     truth = search(shard, query, k, target_recall=1.0, **exactly)
     return Explanation(
         version=manifest.version,
-        engine=shard.engine.name,
+        engine=shard.engine.served_by,
         leaves=shard.engine.leaves,
         datapoints=len(shard),
         k=k,

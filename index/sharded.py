@@ -163,6 +163,7 @@ class _Engine:
         self._in_one_thread = in_one_thread
         first = whole.parts[0].engine
         self.name, self.parameters, self.rescores = first.name, first.parameters, first.rescores
+        self.on_device, self.served_by = first.on_device, first.served_by
         self.leaves = max(part.engine.leaves for part in whole.parts)
 
     def search(self, queries: Floats, k: int, parameters: QueryParameters) -> Found:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import ceil, log2, sqrt
-from time import thread_time
+from time import perf_counter, thread_time
 
 import msgspec
 import numpy as np
@@ -134,7 +134,8 @@ def tune(
     """Measure a grid of leaves × candidates and keep what is worth choosing from.
 
     Few queries screen the grid and all measure the survivors (successive halving: Jamieson and Talwalkar,
-    AISTATS 2016). A point's cost is its thread's CPU time, which a busy machine disturbs least.
+    AISTATS 2016). A point's cost is its thread's CPU time, which a busy machine disturbs least, or on a GPU
+    the time that passes.
 
     Without `queries` a sample of the base vectors asks, each leaving itself out of its truth and its
     answer; queries from another distribution may fare worse, and `tuned_on` says which it was.
@@ -195,11 +196,12 @@ class _Trial:
     ) -> None:
         self._engine, self._exact, self._queries, self._own, self._k = engine, exact, queries, own, k
         self._higher_is_closer = higher_is_closer
+        self._clock = perf_counter if engine.on_device else thread_time
         self._asked_for = k if own is None else k + 1
         exact.search(queries[:1], 1)  # what it computes once is not the price of a query
-        began = thread_time()
+        began = self._clock()
         rows, distances = exact.search(queries, self._asked_for)
-        self._exact_cost = (thread_time() - began) / len(queries)
+        self._exact_cost = (self._clock() - began) / len(queries)
         others = self._others(rows)
         self._truth = rows[others].reshape(-1, k), distances[others].reshape(-1, k)
 
@@ -310,9 +312,9 @@ class _Trial:
         for block in np.array_split(self._queries[:count], blocks):
             for i, (leaves, candidates) in enumerate(grid):
                 parameters = QueryParameters(leaves, candidates)
-                began = thread_time()
+                began = self._clock()
                 answers[i].append(self._engine.search(block, self._asked_for, parameters)[0])
-                seconds[i] = min(seconds[i], (thread_time() - began) / len(block))
+                seconds[i] = min(seconds[i], (self._clock() - began) / len(block))
         return [
             self._point(*searched, np.concatenate(rows), float(cost / self._exact_cost))
             for searched, rows, cost in zip(grid, answers, seconds, strict=True)

@@ -10,6 +10,8 @@ from ..distance import DistanceMeasure
 from .base import Engine, QueryParameters, Rows
 from .exact import ExactEngine, ExactParameters
 from .faiss_cpu import FaissEngine, FaissParameters
+from .faiss_gpu import FaissGpuEngine
+from .gpu_parameters import FaissGpuParameters
 from .scann import ScannEngine, ScannParameters
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "ExactEngine",
     "ExactParameters",
     "FaissEngine",
+    "FaissGpuEngine",
+    "FaissGpuParameters",
     "FaissParameters",
     "QueryParameters",
     "Rows",
@@ -26,7 +30,9 @@ __all__ = [
     "select",
 ]
 
-ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (ExactEngine, ScannEngine, FaissEngine)}
+ENGINES: dict[str, type[Engine]] = {
+    engine.name: engine for engine in (ExactEngine, ScannEngine, FaissEngine, FaissGpuEngine)
+}
 _AUTO = ScannEngine
 
 

@@ -51,6 +51,15 @@ class Engine(Protocol):
     def rescores(self) -> bool:
         """Whether candidates are scored again in full; where not, their number changes nothing."""
 
+    @property
+    def on_device(self) -> bool:
+        """Whether another processor than the caller's does the work: it likes large batches, and takes time
+        that the caller's processor does not count."""
+
+    @property
+    def served_by(self) -> str:
+        """What searches here, its name for most; other where an engine for a GPU finds none."""
+
     @classmethod
     def choose(
         cls, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None = None

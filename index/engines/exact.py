@@ -40,6 +40,8 @@ class ExactEngine:
     parameters_type: ClassVar[type[ExactParameters]] = ExactParameters
     leaves = 0
     rescores = False
+    on_device = False
+    served_by = name
 
     def __init__(self, vectors: Floats, measure: DistanceMeasure, squares: Floats | None = None) -> None:
         self._vectors = vectors

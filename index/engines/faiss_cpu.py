@@ -6,30 +6,22 @@ Yashunin, TPAMI 2018.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
 from math import ceil, sqrt
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from earshot.errors import DataLoss, FailedPrecondition, Internal, InvalidArgument, ResourceExhausted
+from earshot.errors import Internal, InvalidArgument
 
 from ..distance import DistanceMeasure, Floats
 from .base import QueryParameters, Rows
+from .faiss_module import METRICS, faiss_module, layers, omp_threads, read, write
 
 _MIN_DATAPOINTS = 1000  # 16 centroids a code want 39 vectors each, or Faiss warns of too few
 _WIDEST_HNSW_SEARCH = 1024
-_FILE = "index.faiss"
-_FAISS_METRIC = {
-    DistanceMeasure.DOT_PRODUCT_DISTANCE: "METRIC_INNER_PRODUCT",
-    DistanceMeasure.SQUARED_L2_DISTANCE: "METRIC_L2",
-}
 _REFINEMENTS = (("RFlat", 4), ("Refine(SQfp16)", 2), ("Refine(SQ8)", 1))  # and bytes a dimension
 
 
@@ -78,15 +70,17 @@ class FaissEngine:
     """
 
     name: ClassVar[str] = "faiss_cpu"
-    measures: ClassVar[frozenset[DistanceMeasure]] = frozenset(_FAISS_METRIC)
+    measures: ClassVar[frozenset[DistanceMeasure]] = frozenset(METRICS) - {DistanceMeasure.L1_DISTANCE}
     parameters_type: ClassVar[type[FaissParameters]] = FaissParameters
+    on_device = False
+    served_by = name
 
     def __init__(self, index: Any, parameters: FaissParameters) -> None:
-        faiss = _faiss()
+        faiss = faiss_module()
         self._index = index
         self.parameters = parameters
         self._refined = isinstance(index, faiss.IndexRefine)
-        self._layers = _layers(faiss, index)
+        self._layers = layers(faiss, index)
         core = self._layers[-1]
         if isinstance(core, faiss.IndexIVF):
             self._leaves = int(core.nlist)
@@ -124,12 +118,12 @@ class FaissEngine:
             FailedPrecondition: faiss-cpu is not installed.
             InvalidArgument: Parameters that Faiss refuses.
         """
-        faiss = _faiss()
-        with _threads(faiss, threads):
+        faiss = faiss_module()
+        with omp_threads(faiss, threads):
             try:
-                metric = getattr(faiss, _FAISS_METRIC[measure])
+                metric = getattr(faiss, METRICS[measure])
                 index = faiss.index_factory(vectors.shape[1], parameters.factory, metric)
-                core = _layers(faiss, index)[-1]
+                core = layers(faiss, index)[-1]
                 if isinstance(core, faiss.IndexHNSW):
                     core.hnsw.efConstruction = parameters.construction_width
                 index.train(vectors)
@@ -141,10 +135,7 @@ class FaissEngine:
     def save(self, folder: Path, vectors_file: Path) -> None:
         """One file of Faiss's own, with a copy of the vectors where it keeps one."""
         del vectors_file
-        try:
-            _faiss().write_index(self._index, str(folder / _FILE))
-        except RuntimeError as error:
-            raise ResourceExhausted(f"Faiss could not write to {folder}: {error}") from error
+        write(faiss_module(), self._index, folder)
 
     @classmethod
     def load(
@@ -161,19 +152,7 @@ class FaissEngine:
             FailedPrecondition: faiss-cpu is not installed.
             DataLoss: The file is missing, damaged, or not over these vectors.
         """
-        faiss = _faiss()
-        path = folder / _FILE
-        try:
-            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except (RuntimeError, MemoryError) as error:
-            raise DataLoss(f"Faiss cannot read {path}: {error}") from error
-        expected = (*vectors.shape, getattr(faiss, _FAISS_METRIC[measure]))
-        if (index.ntotal, index.d, index.metric_type) != expected:
-            raise DataLoss(
-                f"{path} holds {index.ntotal} × {index.d}, {vectors_file.name} "
-                f"{vectors.shape[0]} × {vectors.shape[1]}, or the measure is another"
-            )
-        return cls(index, parameters)
+        return cls(read(faiss_module(), folder, vectors_file, vectors, measure), parameters)
 
     def search(self, queries: Floats, k: int, parameters: QueryParameters) -> tuple[Rows, Floats]:
         """See `Engine.search`. Faiss releases the GIL and may be called from many threads."""
@@ -182,7 +161,7 @@ class FaissEngine:
         candidates = min(max(parameters.candidates, k), self._index.ntotal)
         leaves = min(max(parameters.leaves, 1), self.leaves)
         made = self._search_parameters(leaves, candidates / k)
-        with _threads(_faiss(), 1):
+        with omp_threads(faiss_module(), 1):
             try:
                 distances, rows = self._index.search(queries, k, params=made)
             except RuntimeError as error:
@@ -192,7 +171,7 @@ class FaissEngine:
         return rows, distances
 
     def _made_parameters(self, leaves: int, factor: float) -> Any:
-        faiss = _faiss()
+        faiss = faiss_module()
         core = self._layers[-1]
         made = None
         if isinstance(core, faiss.IndexIVF):
@@ -205,38 +184,3 @@ class FaissEngine:
             elif made is not None:
                 made = faiss.SearchParametersPreTransform(index_params=made)
         return made
-
-
-def _faiss() -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # SWIG's, of types without a module
-            return import_module("faiss")
-    except ImportError as error:
-        raise FailedPrecondition(
-            "engine faiss_cpu needs the package faiss-cpu: pip install 'earshot[faiss]'"
-        ) from error
-
-
-def _layers(faiss: Any, index: Any) -> list[Any]:
-    """The index and those within it, outermost first; the last one holds the vectors or their codes."""
-    layers = [index]
-    while True:
-        if isinstance(layers[-1], faiss.IndexRefine):
-            inner = layers[-1].base_index
-        elif isinstance(layers[-1], faiss.IndexPreTransform):
-            inner = layers[-1].index
-        else:
-            return layers
-        layers.append(faiss.downcast_index(inner))
-
-
-@contextmanager
-def _threads(faiss: Any, count: int) -> Iterator[None]:
-    """OpenMP's number of threads, which belongs to the calling thread."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

@@ -75,6 +75,8 @@ class ScannEngine:
     measures: ClassVar[frozenset[DistanceMeasure]] = frozenset(_SCANN_MEASURE)
     parameters_type: ClassVar[type[ScannParameters]] = ScannParameters
     rescores = True
+    on_device = False
+    served_by = name
 
     def __init__(self, searcher: Any, count: int, parameters: ScannParameters) -> None:
         self._searcher = searcher

@@ -191,7 +191,9 @@ def _measured(
 ) -> PostPoint:
     """Recall by rank and, from one run, the cost."""
     width = min(parameters.candidates, truth.shape[1])
-    cost, found = timed(lambda: _search(engine, queries, width, parameters, _BATCH), 1)
+    cost, found = timed(
+        lambda: _search(engine, queries, width, parameters, _BATCH), 1, on_device=engine.on_device
+    )
     hits = np.empty(truth.shape, bool)
     stamps.fill(-1)
     for query, rows in enumerate(found):
@@ -206,8 +208,8 @@ def _timed(engine: Engine, queries: Floats, point: PostPoint) -> PostPoint:
     parameters = QueryParameters(point.leaves, point.candidates)
     width = min(point.candidates, RANKS[-1])
     batch, few = queries[:_BATCH], queries[:_ALONE]
-    cost, _ = timed(lambda: _search(engine, batch, width, parameters, _BATCH))
-    alone, _ = timed(lambda: _search(engine, few, width, parameters, 1))
+    cost, _ = timed(lambda: _search(engine, batch, width, parameters, _BATCH), on_device=engine.on_device)
+    alone, _ = timed(lambda: _search(engine, few, width, parameters, 1), on_device=engine.on_device)
     return msgspec.structs.replace(point, cost=min(point.cost, cost / len(batch)), alone=alone / len(few))
 
 
