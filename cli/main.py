@@ -25,10 +25,12 @@ from . import (
     rollback,
     search,
     serve,
+    tokens,
     tune,
     verify,
     versions,
 )
+from .options import connected
 from .output import console, exit_code, print_error
 
 __all__ = ["app", "run"]
@@ -66,7 +68,10 @@ for module in (
     prune,
     demo,
 ):
-    app.command()(getattr(module, module.__name__.rpartition(".")[2]))
+    app.command()(connected(getattr(module, module.__name__.rpartition(".")[2])))
+
+
+app.add_typer(tokens.tokens, name="tokens")
 
 
 @app.callback()

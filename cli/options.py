@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +27,7 @@ __all__ = [
     "Version",
     "Where",
     "client_of",
+    "connected",
     "store_of",
 ]
 
@@ -61,10 +67,36 @@ Version = Annotated[
 Server = Annotated[
     str | None,
     typer.Option(
-        help="Ask this server (127.0.0.1:8081 for gRPC, http://127.0.0.1:8080) and not the data folder.",
+        help="Ask this server (127.0.0.1:8081 for gRPC, http://127.0.0.1:8080; grpcs://, https:// for TLS) "
+        "and not the data folder.",
         show_default=False,
     ),
 ]
+_CONNECTION: dict[str, Any] = {
+    "token": Annotated[
+        str | None,
+        typer.Option(
+            envvar="EARSHOT_TOKEN",
+            help="Token for the server; as a variable it stays out of the process list.",
+        ),
+    ],
+    "tls_ca": Annotated[
+        Path | None,
+        typer.Option(envvar="EARSHOT_TLS_CA", help="Who may have signed the server's certificate, PEM."),
+    ],
+    "tls_certificate": Annotated[
+        Path | None,
+        typer.Option(
+            "--client-certificate",
+            envvar="EARSHOT_CLIENT_CERTIFICATE",
+            help="Our certificate, for servers that ask for one, PEM.",
+        ),
+    ],
+    "tls_key": Annotated[
+        Path | None,
+        typer.Option("--client-key", envvar="EARSHOT_CLIENT_KEY", help="Its private key, PEM."),
+    ],
+}
 Where = Annotated[
     list[str] | None,
     typer.Option(
@@ -79,12 +111,51 @@ Where = Annotated[
 def client_of(server: str | None, data_dir: str | None, cache_dir: Path | None = None) -> Client:
     """A client of a server where one is named, else of the data folder."""
     if server:
-        from earshot.client import Client
-
-        return Client(server)
+        return connection.get().client(server)
     from earshot.server import load_settings, local_client
 
     return local_client(load_settings(data_dir=data_dir, cache_dir=cache_dir))
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How a command reaches a server: its token and certificates."""
+
+    token: str | None = None
+    tls_ca: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+    def client(self, server: str) -> Client:
+        """A client of `server`."""
+        from earshot.client import Client, Tls
+
+        files = (self.tls_ca, self.tls_certificate, self.tls_key)
+        return Client(server, token=self.token, tls=Tls(*files) if any(files) else None)
+
+
+connection: ContextVar[Connection] = ContextVar("connection", default=Connection())  # noqa: B039  # frozen
+
+
+def connected(command: Callable[..., None]) -> Callable[..., None]:
+    """`command`, where it has `--server`, with the options that say how to reach one."""
+    signature = inspect.signature(command, eval_str=True)
+    if "server" not in signature.parameters:
+        return command
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        connection.set(Connection(**{name: given.pop(name) for name in _CONNECTION}))
+        command(**given)
+
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in _CONNECTION.items()
+    ]
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), *more]
+    )
+    return run
 
 
 def store_of(data_dir: str | None, cache_dir: Path | None) -> Store:

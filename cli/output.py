@@ -25,6 +25,7 @@ __all__ = [
     "plain_table",
     "print_error",
     "print_json",
+    "print_note",
     "progress_bars",
     "recall_text",
     "results_table",
@@ -44,6 +45,11 @@ def exit_code(error: EarshotError) -> int:
 def print_error(error: EarshotError) -> None:
     """One line on standard error."""
     _stderr.print(f"[bold red]error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
+
+
+def print_note(text: str) -> None:
+    """One line for people on standard error, beside what a program may read."""
+    _stderr.print(f"[dim]{escape(text)}[/]", highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import CacheDir, DataDir
 from .output import console
+from .tokens import TokensFile
 
 if TYPE_CHECKING:
     from earshot.server import Addresses
@@ -37,6 +39,30 @@ def serve(
         str | None,
         typer.Option(help="debug (with a line for every call), info, warning or error (default: info)."),
     ] = None,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            help="The server's certificate, PEM; from then on only TLS is spoken.", show_default=False
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="Private key of the certificate, PEM.", show_default=False)
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="Who signed the certificates that clients must show, PEM: mutual TLS.", show_default=False
+        ),
+    ] = None,
+    tokens_file: TokensFile = None,
+    insecure: Annotated[
+        bool | None,
+        typer.Option(
+            "--insecure",
+            help="Serve an address that other machines can reach without asking for tokens.",
+            show_default=False,
+        ),
+    ] = None,
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
 ) -> None:
@@ -50,6 +76,11 @@ def serve(
         grpc_port=grpc_port,
         log_format=log_format,
         log_level=log_level,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+        tokens_file=tokens_file,
+        insecure=insecure,
         data_dir=data_dir,
         cache_dir=cache_dir,
     )

@@ -5,6 +5,7 @@ Needs neither ScaNN nor a model: NumPy, grpcio, httpx and protobuf are all it im
 
 from __future__ import annotations
 
+from .access import Tls
 from .clients import AsyncClient, Client
 from .results import Datapoint, Explanation, Index, IndexVersion, Neighbor, SearchResults, Step
 from .retry import Retry
@@ -22,5 +23,6 @@ __all__ = [
     "Retry",
     "SearchResults",
     "Step",
+    "Tls",
     "Transport",
 ]

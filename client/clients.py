@@ -11,9 +11,16 @@ from typing import Any, Generic, Self, TypeVar
 from google.protobuf.message import Message
 from numpy.typing import ArrayLike
 
-from earshot.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, Unavailable
+from earshot.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    ResourceExhausted,
+    Unavailable,
+)
 
 from . import codec
+from .access import Access, Tls
 from .codec import Call, Flow
 from .grpc_transport import AsyncGrpcTransport, GrpcTransport
 from .http_transport import AsyncHttpTransport, HttpTransport
@@ -27,6 +34,15 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT = 30.0
+
+
+def _dial(target: str, token: str | None, tls: Tls | None) -> tuple[bool, str, Access]:
+    """Whether it is gRPC, where to, and how to come in."""
+    scheme, address = parse_target(target)
+    if scheme == "http" and tls is not None:
+        raise InvalidArgument(f"target {target!r} is not encrypted: write 'https://'", field="target")
+    is_grpc = scheme in {"grpc", "grpcs"}
+    return is_grpc, address, Access(token, Tls() if scheme in {"grpcs", "https"} and tls is None else tls)
 
 
 class _Shell(Generic[T]):
@@ -59,6 +75,9 @@ class Client(_Shell[Transport]):
     All methods raise `earshot.errors` only: DeadlineExceeded when time is up, Unavailable when nothing
     listens or the service cannot answer now, and whatever the service says.
 
+    `token` is sent with every call. With `tls`, or where the target says `grpcs://` or `https://`, the
+    connection is encrypted and the server's certificate checked.
+
     `transport` replaces the network, for tests and for wires of one's own.
     """
 
@@ -66,13 +85,15 @@ class Client(_Shell[Transport]):
         self,
         target: str,
         *,
+        token: str | None = None,
+        tls: Tls | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         retry: Retry = Retry(),  # noqa: B008  # frozen
         transport: Transport | None = None,
     ) -> None:
         if transport is None:
-            scheme, address = parse_target(target)
-            transport = GrpcTransport(address) if scheme == "grpc" else HttpTransport(address)
+            is_grpc, address, access = _dial(target, token, tls)
+            transport = GrpcTransport(address, access) if is_grpc else HttpTransport(address, access)
         super().__init__(target, transport, timeout, retry)
 
     def search(
@@ -243,13 +264,17 @@ class AsyncClient(_Shell[AsyncTransport]):
         self,
         target: str,
         *,
+        token: str | None = None,
+        tls: Tls | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         retry: Retry = Retry(),  # noqa: B008  # frozen
         transport: AsyncTransport | None = None,
     ) -> None:
         if transport is None:
-            scheme, address = parse_target(target)
-            transport = AsyncGrpcTransport(address) if scheme == "grpc" else AsyncHttpTransport(address)
+            is_grpc, address, access = _dial(target, token, tls)
+            transport = (
+                AsyncGrpcTransport(address, access) if is_grpc else AsyncHttpTransport(address, access)
+            )
         super().__init__(target, transport, timeout, retry)
 
     async def search(

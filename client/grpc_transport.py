@@ -11,7 +11,11 @@ from google.protobuf.message_factory import GetMessageClass
 
 from earshot.errors import EarshotError, from_code
 
+from .access import Access
+
 __all__ = ["AsyncGrpcTransport", "GrpcTransport"]
+
+NO_TOKEN = Access()
 
 OPTIONS = (
     # The server bounds what it reads; 10,000 neighbors with their vectors are more than the default 4 MiB.
@@ -36,15 +40,16 @@ SERVING = b"\x08\x01"
 class GrpcTransport:
     """One channel to `address` (`host:port`)."""
 
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address, options=OPTIONS)
+    def __init__(self, address: str, access: Access = NO_TOKEN) -> None:
+        self._metadata = access.headers()
+        self._channel: grpc.Channel = access.channel(grpc, address, OPTIONS)
         self._health: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(HEALTH)
 
     def call(self, method: MethodDescriptor, request: Message, timeout: float | None) -> Message:
         """The answer to `request`, within `timeout` seconds."""
         send = self._channel.unary_unary(**_wire(method))
         try:
-            answer: Message = send(request, timeout=timeout)
+            answer: Message = send(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise _error(error) from error
         return answer
@@ -65,21 +70,23 @@ class GrpcTransport:
 class AsyncGrpcTransport:
     """The same for asyncio; the channel opens at the first call, inside the running event loop."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, access: Access = NO_TOKEN) -> None:
         self._address = address
+        self._access = access
+        self._metadata = access.headers()
         self._opened: grpc.aio.Channel | None = None
 
     @property
     def _channel(self) -> grpc.aio.Channel:
         if self._opened is None:
-            self._opened = grpc.aio.insecure_channel(self._address, options=OPTIONS)
+            self._opened = self._access.channel(grpc.aio, self._address, OPTIONS)
         return self._opened
 
     async def call(self, method: MethodDescriptor, request: Message, timeout: float | None) -> Message:
         """The answer to `request`, within `timeout` seconds."""
         send = self._channel.unary_unary(**_wire(method))
         try:
-            answer: Message = await send(request, timeout=timeout)
+            answer: Message = await send(request, timeout=timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise _error(error) from error
         return answer

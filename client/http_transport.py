@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,11 @@ from google.protobuf.message_factory import GetMessageClass
 
 from earshot.errors import DeadlineExceeded, EarshotError, Internal, Unavailable, from_code
 
+from .access import Access
+
 __all__ = ["AsyncHttpTransport", "HttpTransport", "http_request", "parse_reply"]
+
+NO_TOKEN = Access()
 
 PROBES = {False: "/healthz", True: "/readyz"}
 
@@ -52,8 +57,8 @@ class Outgoing:
 class HttpTransport:
     """Connections to `base_url`, kept open between calls."""
 
-    def __init__(self, base_url: str) -> None:
-        self._client = httpx.Client(base_url=base_url)
+    def __init__(self, base_url: str, access: Access = NO_TOKEN) -> None:
+        self._client = httpx.Client(base_url=base_url, headers=access.headers(), verify=_verify(access))
 
     def call(self, method: MethodDescriptor, request: Message, timeout: float | None) -> Message:
         """The answer to `request`, within `timeout` seconds."""
@@ -86,8 +91,13 @@ class HttpTransport:
 class AsyncHttpTransport:
     """The same for asyncio."""
 
-    def __init__(self, base_url: str) -> None:
-        self._client = httpx.AsyncClient(base_url=base_url, timeout=None)  # noqa: S113  # `_exchange` has the deadline
+    def __init__(self, base_url: str, access: Access = NO_TOKEN) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            headers=access.headers(),
+            verify=_verify(access),
+            timeout=None,  # noqa: S113  # `_exchange` has the deadline
+        )
 
     async def call(self, method: MethodDescriptor, request: Message, timeout: float | None) -> Message:
         """The answer to `request`, within `timeout` seconds."""
@@ -196,6 +206,10 @@ def _arguments(outgoing: Outgoing) -> dict[str, Any]:
         "params": outgoing.params,
         "json": outgoing.json,
     }
+
+
+def _verify(access: Access) -> ssl.SSLContext | bool:
+    return True if access.tls is None else access.tls.context()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """The seam between calls and wires: a transport carries one message there and its answer back.
 
-One target string decides which: `host:port` and `grpc://host:port` speak gRPC, `http(s)://` speaks HTTP.
+One target string decides which: `host:port` and `grpc(s)://host:port` speak gRPC, `http(s)://` speaks HTTP.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class AsyncTransport(Protocol):
 
 
 def parse_target(target: str) -> tuple[str, str]:
-    """Splits a target into its scheme (`grpc`, `http` or `https`) and what the transport dials.
+    """Splits a target into its scheme (`grpc`, `grpcs`, `http` or `https`) and what the transport dials.
 
     Raises InvalidArgument for another scheme, or where host or port are missing or wrong.
     """
@@ -62,10 +62,10 @@ def parse_target(target: str) -> tuple[str, str]:
     except ValueError:
         host = port = None
     is_http = scheme in {"http", "https"}
-    if not host or not (is_http or (scheme == "grpc" and port and parts.netloc == rest)):
+    if not host or not (is_http or (scheme in {"grpc", "grpcs"} and port and parts.netloc == rest)):
         raise InvalidArgument(
             f"target {target!r} is not an address: write 'host:port' or 'grpc://host:port' for gRPC, "
-            "'http://host:port' or 'https://host:port' for HTTP",
+            "'http://host:port' for HTTP, 'grpcs://' or 'https://' for TLS",
             field="target",
         )
     return scheme, target if is_http else rest

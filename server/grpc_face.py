@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,8 +16,9 @@ from grpc_reflection.v1alpha import reflection
 
 from earshot.errors import EarshotError, Internal, Unavailable, row_of
 
+from .auth import Admission, Guard, act
+from .error_headers import error_metadata
 from .grpc_methods import METHODS, SEARCH, SERVICES, STREAM_SEARCH
-from .retry import retry_metadata
 from .service import Service
 from .streams import stream_search
 from .telemetry import REQUEST_ID, CallRecord, Telemetry, current
@@ -35,27 +36,33 @@ STATUS_OF_CODE = {status.value[0]: status for status in grpc.StatusCode}
 
 
 class _Handlers(grpc.GenericRpcHandler):
-    def __init__(self, service: Service, workers: Workers, telemetry: Telemetry) -> None:
+    def __init__(self, service: Service, workers: Workers, telemetry: Telemetry, guard: Guard) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             path: grpc.unary_unary_rpc_method_handler(
-                _handler(path.rpartition("/")[2], partial(workers.run, method, service), telemetry)
+                _handler(path, partial(workers.run, method, service), telemetry, guard)
             )
             for path, method in METHODS.items()
         }
         search = partial(workers.run, METHODS[SEARCH], service)
         self._handlers[STREAM_SEARCH] = grpc.stream_stream_rpc_method_handler(
-            _stream_handler(STREAM_SEARCH.rpartition("/")[2], search, telemetry)
+            _stream_handler(STREAM_SEARCH, search, telemetry, guard)
         )
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return self._handlers.get(handler_call_details.method)
 
 
-def _handler(name: str, call: Call, telemetry: Telemetry) -> Callable[[bytes, Context], Awaitable[bytes]]:
+def _handler(
+    path: str, call: Call, telemetry: Telemetry, guard: Guard
+) -> Callable[[bytes, Context], Awaitable[bytes]]:
     async def handle(data: bytes, context: Context) -> bytes:
         try:
-            with _begin(telemetry.begin, name, context) as record, current(record):
+            headers = _headers(context)
+            with _begin(telemetry.begin, path, headers, context) as record, current(record):
                 try:
+                    admission = guard.admit(path, headers)
+                    admission.check(data)
+                    act(admission)
                     return await call(data)
                 except EarshotError:
                     raise
@@ -64,19 +71,17 @@ def _handler(name: str, call: Call, telemetry: Telemetry) -> Callable[[bytes, Co
                     raise Internal("internal error; the server's log has the cause") from None
         except EarshotError as error:
             failure = error
-        await context.abort(
-            STATUS_OF_CODE[row_of(failure).grpc],
-            failure.message,
-            (*context.trailing_metadata(), *retry_metadata(failure)),
-        )
-        raise AssertionError("abort always raises")
+        return await _abort(context, failure)
 
     return handle
 
 
-def _stream_handler(name: str, call: Call, telemetry: Telemetry) -> Callable[..., AsyncIterator[bytes]]:
-    async def search(stream: CallRecord, data: bytes) -> Sequence[bytes]:
+def _stream_handler(
+    path: str, call: Call, telemetry: Telemetry, guard: Guard
+) -> Callable[..., AsyncIterator[bytes]]:
+    async def search(stream: CallRecord, admission: Admission, data: bytes) -> Sequence[bytes]:
         with telemetry.begin_in_stream(stream) as record, current(record):
+            admission.check(data)
             return [await call(data)]
 
     async def one_by_one(requests: AsyncIterator[bytes]) -> AsyncIterator[Sequence[bytes]]:
@@ -84,28 +89,45 @@ def _stream_handler(name: str, call: Call, telemetry: Telemetry) -> Callable[...
             yield [request]
 
     async def handle(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        with _begin(telemetry.begin_stream, name, context) as stream:
-            searches = stream_search(
-                one_by_one(requests), lambda data: asyncio.ensure_future(search(stream, data))
-            )
-            async with aclosing(searches) as bundles:
-                async for answers in bundles:
-                    for answer in answers:
-                        yield answer
+        try:
+            headers = _headers(context)
+            with _begin(telemetry.begin_stream, path, headers, context) as stream:
+                admission = guard.admit(path, headers)
+                searches = stream_search(
+                    one_by_one(requests), lambda data: asyncio.ensure_future(search(stream, admission, data))
+                )
+                async with aclosing(searches) as bundles:
+                    async for answers in bundles:
+                        for answer in answers:
+                            yield answer
+        except EarshotError as error:
+            await _abort(context, error)
 
     return handle
 
 
-def _begin(begin: Begin, name: str, context: Context) -> CallRecord:
-    headers = {
+def _headers(context: Context) -> dict[bytes, bytes]:
+    return {
         key.encode(): value if isinstance(value, bytes) else value.encode()
         for key, value in context.invocation_metadata() or ()
     }
-    record = begin("grpc", name, headers)
+
+
+def _begin(begin: Begin, path: str, headers: Mapping[bytes, bytes], context: Context) -> CallRecord:
+    record = begin("grpc", path.rpartition("/")[2], headers)
     context.set_trailing_metadata([(REQUEST_ID.decode(), record.request_id)])
     seconds = context.time_remaining()
     record.deadline = None if seconds is None else time.monotonic() + seconds
     return record
+
+
+async def _abort(context: Context, error: EarshotError) -> NoReturn:
+    await context.abort(
+        STATUS_OF_CODE[row_of(error).grpc],
+        error.message,
+        (*context.trailing_metadata(), *error_metadata(error)),
+    )
+    raise AssertionError("abort always raises")
 
 
 class GrpcFace:
@@ -119,6 +141,7 @@ class GrpcFace:
         service: Service,
         workers: Workers,
         telemetry: Telemetry,
+        guard: Guard,
         *,
         host: str,
         port: int,
@@ -131,7 +154,7 @@ class GrpcFace:
                 ("grpc.max_send_message_length", -1),
             ]
         )
-        self._server.add_generic_rpc_handlers((_Handlers(service, workers, telemetry),))
+        self._server.add_generic_rpc_handlers((_Handlers(service, workers, telemetry, guard),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from earshot.errors import InvalidArgument, row_of
+from earshot.errors import EarshotError, row_of
 
+from .auth import Guard, act
 from .deadline import deadline_of
+from .error_headers import error_headers
 from .json_codec import error_body
 from .telemetry import REQUEST_ID, Telemetry, current
 
@@ -17,18 +21,23 @@ API = "/v1/"  # pages about the service, such as /readyz and /metrics, are not c
 
 
 class HttpCalls:
-    """Records the calls of `app`, reads their deadlines, and answers each with its request id."""
+    """Lets in those whom `guard` does, before a body is read; records the calls of `app`, reads their
+    deadlines, and answers each with its request id."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, guard: Guard) -> None:
         self._app = app
         self._telemetry = telemetry
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
-        if scope["type"] != "http" or not scope["path"].startswith(API):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
+        if not scope["path"].startswith(API):
+            await self._page(scope, headers, receive, send)
+            return
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -38,15 +47,29 @@ class HttpCalls:
 
         with self._telemetry.begin("http", "", headers) as record:
             try:
+                act(self._guard.admit_http(scope["method"], scope["path"], headers))
                 record.deadline = deadline_of(headers)
                 with current(record):
                     await self._app(scope, receive, send_with_id)
-            except InvalidArgument as error:
+            except EarshotError as error:
                 record.error = error
-                answer = Response(error_body(error), row_of(error).http, media_type="application/json")
-                await answer(scope, receive, send_with_id)
+                await _response(error)(scope, receive, send_with_id)
             finally:
                 record.method = _method(scope)
+
+    async def _page(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+        try:
+            act(self._guard.admit_http(scope["method"], scope["path"], headers))
+        except EarshotError as error:
+            await _response(error)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _response(error: EarshotError) -> Response:
+    return Response(
+        error_body(error), row_of(error).http, headers=error_headers(error), media_type="application/json"
+    )
 
 
 def _method(scope: Scope) -> str:

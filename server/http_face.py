@@ -18,9 +18,10 @@ from starlette.responses import PlainTextResponse
 from earshot.errors import EarshotError, Internal, InvalidArgument, NotFound, Unimplemented, row_of
 
 from . import messages
+from .auth import current
+from .error_headers import error_headers
 from .json_codec import decode, encode, error_body
 from .openapi import DESCRIPTION, add_schemas, answers, body
-from .retry import retry_headers
 from .service import Service
 from .telemetry import CURRENT, Metrics, stage
 from .workers import Workers
@@ -68,7 +69,9 @@ async def _read(request: Request, kind: type[T], max_bytes: int) -> T:
             raise InvalidArgument(
                 f"body: more than {max_bytes} bytes; the limit is the setting max_message_bytes", field="body"
             )
-    return decode(bytes(received), kind)
+    decoded = decode(bytes(received), kind)
+    current().check_request(decoded)
+    return decoded
 
 
 def _query_routes(app: FastAPI, service: Service, reply: Reply, max_bytes: int) -> None:
@@ -142,8 +145,13 @@ def _health_routes(app: FastAPI, service: Service) -> None:
         """Every index is served: 200; one is not: 503. Problems of a newer version are listed either way."""
         problems = service.registry.problems
         serving = service.registry.names()
-        broken = sorted(problems.keys() - set(serving))
-        content = {"status": "unavailable" if broken else "ok", "indexes": serving, "problems": problems}
+        broken = problems.keys() - set(serving)
+        may_read = current().may_read  # others learn no names, and whether all is well
+        content = {
+            "status": "unavailable" if broken else "ok",
+            "indexes": [name for name in serving if may_read(name)],
+            "problems": {name: problem for name, problem in problems.items() if may_read(name)},
+        }
         return Response(encode(content), status_code=503 if broken else 200, media_type="application/json")
 
 
@@ -162,7 +170,7 @@ def _handle_errors(app: FastAPI) -> None:
         return Response(
             error_body(error),
             status_code=status or row_of(error).http,
-            headers=retry_headers(error),
+            headers=error_headers(error),
             media_type="application/json",
         )
 

@@ -18,6 +18,7 @@ import uvicorn
 from earshot.errors import Unavailable
 from earshot.index import Store
 
+from .auth import Guard, check_exposure
 from .embedders import Embedders
 from .grpc_face import GrpcFace
 from .http_calls import HttpCalls
@@ -64,6 +65,8 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
     store = Store(settings.data_dir, cache_dir=settings.cache_dir)
     registry = Registry(store, poll_seconds=settings.poll_seconds, embedders=embedders)
     service = Service(registry, embedders)
+    check_exposure(settings)
+    guard = Guard(settings.tokens_path)
     threads = settings.threads or os.cpu_count() or 1
     with contextlib.ExitStack() as stack:
         telemetry = telemetry_for(settings)
@@ -76,6 +79,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
             service,
             workers,
             telemetry,
+            guard,
             host=settings.host,
             port=settings.grpc_port,
             max_message_bytes=settings.max_message_bytes,
@@ -85,7 +89,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
         http = http_app(service, workers, telemetry.metrics, max_message_bytes=settings.max_message_bytes)
         uvicorn_server = _Http(
             uvicorn.Config(
-                HttpCalls(http, telemetry),
+                HttpCalls(http, telemetry, guard),
                 log_config=None,
                 access_log=False,
                 lifespan="off",

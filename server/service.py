@@ -16,6 +16,7 @@ from earshot.errors import EarshotError, InvalidArgument
 from earshot.index import Explanation, Manifest, SearchResult
 
 from . import messages
+from .auth import current
 from .batch import batch_kind, batch_texts, batch_vectors
 from .embedders import Embedders
 from .names import index_id, index_name, version_name
@@ -89,7 +90,8 @@ class Service:
     def list_indexes(self, page_size: int, page_token: str) -> messages.ListIndexesResponse:
         """Indexes by name; the token is the last name of the page before."""
         size = _page_size(page_size)
-        names = [name for name in self.registry.store.indexes() if name > page_token]
+        may_read = current().may_read
+        names = [name for name in self.registry.store.indexes() if name > page_token and may_read(name)]
         more = len(names) > size
         return messages.ListIndexesResponse(
             indexes=[self._describe(name) for name in names[:size]],

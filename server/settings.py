@@ -66,6 +66,29 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         16 * MEBIBYTE, ge=1024, le=1 << 30, description="Largest request that is read, in bytes."
     )
+    tokens_file: Path | None = Field(
+        None,
+        description="File of the tokens that callers need, made by `earshot tokens create`; by itself "
+        "tokens.json in the data folder, and none where the data lies at an address.",
+    )
+    insecure: bool = Field(
+        False, description="Serve an address that other machines can reach without asking for tokens."
+    )
+    tls_certificate: Path | None = Field(
+        None, description="Certificate of the server, PEM, with its chain; from then on only TLS is spoken."
+    )
+    tls_key: Path | None = Field(None, description="Private key of the certificate, PEM.")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="Certificates, PEM, one of which must have signed the client's: mutual TLS.",
+    )
+
+    @property
+    def tokens_path(self) -> Path | None:
+        """Where the tokens are, if anywhere."""
+        if self.tokens_file is not None:
+            return self.tokens_file
+        return None if "://" in self.data_dir else Path(self.data_dir) / "tokens.json"
 
     log_format: Literal["text", "json"] = Field("text", description="How an entry of the log looks.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from earshot.errors import DeadlineExceeded, ResourceExhausted
@@ -45,7 +46,7 @@ class Workers:
             with current(record):
                 return function(*arguments)
 
-        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        future = asyncio.get_running_loop().run_in_executor(self._executor, copy_context().run, work)
         self._under_way += 1
         future.add_done_callback(self._ended)
         if record.deadline is None:

@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 from earshot.errors import EarshotError, Internal, Unavailable, Unimplemented
 
+from ..auth import Admission, Guard, act
 from ..telemetry import CallRecord, Telemetry, current
 from .asgi import Application, Receive, Scope, Send, patient_receive, patient_send
 from .calls import Call, Vanished, Watch
@@ -41,12 +42,14 @@ class HotApp:
         streaming: Mapping[str, Streaming],
         http: Application,
         telemetry: Telemetry,
+        guard: Guard,
         *,
         max_message_bytes: int,
     ) -> None:
         self._unary = unary
         self._streaming = streaming
         self._telemetry = telemetry
+        self._guard = guard
         # Of the services that every gRPC server offers, such as health, nothing is recorded.
         self._names = {
             path: path.rpartition("/")[2] for path in (*unary, *streaming) if not path.startswith("/grpc.")
@@ -79,10 +82,12 @@ class HotApp:
         path = scope["path"]
         try:
             with self._begin(path, headers) as record:
+                admission = self._guard.admit(path, headers)
+                act(admission)
                 call = Call(headers, receive, self._max_message_bytes)
                 record.deadline = call.deadline
                 if (unary := self._unary.get(path)) is not None:
-                    await self._answer_one(unary, call, record, send)
+                    await self._answer_one(unary, call, record, admission, send)
                 elif (streaming := self._streaming.get(path)) is not None:
                     await self._answer_many(streaming, call, record, send)
                 else:
@@ -98,8 +103,11 @@ class HotApp:
             return self._telemetry.begin_stream("grpc", name, headers)
         return self._telemetry.begin("grpc", name, headers)
 
-    async def _answer_one(self, method: Unary, call: Call, record: CallRecord, send: Send) -> None:
+    async def _answer_one(
+        self, method: Unary, call: Call, record: CallRecord, admission: Admission, send: Send
+    ) -> None:
         message = await call.message()
+        admission.check(message)
         self._calls.enter(call)
         try:
             answer = await method(message, record)

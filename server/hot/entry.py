@@ -15,8 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from earshot.errors import EarshotError
 from earshot.index import Store
 
+from ..auth import Admission, Guard
+from ..auth import current as admission_of_call
 from ..embedders import Embedders
 from ..grpc_methods import (
     BATCH_SEARCH,
@@ -77,16 +80,23 @@ class _Server:
         )
         self.health = Health(SERVICES)
 
-        def search_in_stream(stream: CallRecord, data: bytes) -> asyncio.Future[Sequence[bytes]]:
+        def search_in_stream(
+            stream: CallRecord, admission: Admission, data: bytes
+        ) -> asyncio.Future[Sequence[bytes]]:
             record = self.telemetry.begin_in_stream(stream)
-            future = searcher.search_in_stream(data, record)
+            try:
+                admission.check(data)
+                future = searcher.search_in_stream(data, record)
+            except EarshotError as error:
+                future = asyncio.get_running_loop().create_future()
+                future.set_exception(error)
             future.add_done_callback(record.end_with)
             return future
 
         def search_stream(
             requests: AsyncIterator[Sequence[bytes]], stream: CallRecord
         ) -> AsyncGenerator[Sequence[bytes]]:
-            return stream_search(requests, partial(search_in_stream, stream))
+            return stream_search(requests, partial(search_in_stream, stream, admission_of_call()))
 
         unary: dict[str, Unary] = {
             path: _off_loop(workers, service, method) for path, method in METHODS.items()
@@ -102,11 +112,12 @@ class _Server:
         streaming[f"/{HEALTH_SERVICE}/Watch"] = self.health.watch
         streaming[STREAM_SEARCH] = search_stream
         limit = settings.max_message_bytes
+        guard = Guard(settings.tokens_path)
         http = http_app(service, workers, self.telemetry.metrics, max_message_bytes=limit)
         self.http = HotHttp(
-            searcher, HttpCalls(http, self.telemetry), self.telemetry, max_message_bytes=limit
+            searcher, HttpCalls(http, self.telemetry, guard), self.telemetry, guard, max_message_bytes=limit
         )
-        self.app = HotApp(unary, streaming, self.http, self.telemetry, max_message_bytes=limit)
+        self.app = HotApp(unary, streaming, self.http, self.telemetry, guard, max_message_bytes=limit)
 
     async def drain(self) -> None:
         """Says NOT_SERVING, takes no new connections, lets requests finish, then ends the process."""

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from earshot.errors import EarshotError, InvalidArgument, ResourceExhausted, Unimplemented, row_of
 
-from ..retry import retry_metadata
+from ..error_headers import error_metadata
 
 __all__ = [
     "ACCEPT_ENCODING",
@@ -52,7 +52,7 @@ def status_trailers(error: EarshotError) -> Headers:
     if len(message) > MAX_MESSAGE_CHARACTERS:
         message = message[: MAX_MESSAGE_CHARACTERS - 1] + "…"
     encoded = quote(message, safe=_PRINTABLE, errors="replace").encode("ascii")
-    retry = [(name.encode(), value.encode()) for name, value in retry_metadata(error)]
+    retry = [(name.encode(), value.encode()) for name, value in error_metadata(error)]
     return [(b"grpc-status", str(row_of(error).grpc).encode()), (b"grpc-message", encoded), *retry]
 
 

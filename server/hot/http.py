@@ -12,9 +12,10 @@ import msgspec
 from earshot.errors import EarshotError, Internal, InvalidArgument, row_of
 
 from .. import messages
+from ..auth import Guard
 from ..deadline import deadline_of
+from ..error_headers import error_headers
 from ..json_codec import decode, encode, error_body
-from ..retry import retry_headers
 from ..telemetry import CallRecord, Telemetry, current
 from .asgi import Application, Receive, Scope, Send
 from .calls import Vanished
@@ -35,13 +36,20 @@ class HotHttp:
     """The same endpoints as `http_app`, and `/readyz` says so when the server is about to go."""
 
     def __init__(
-        self, searcher: Searcher, http: Application, telemetry: Telemetry, *, max_message_bytes: int
+        self,
+        searcher: Searcher,
+        http: Application,
+        telemetry: Telemetry,
+        guard: Guard,
+        *,
+        max_message_bytes: int,
     ) -> None:
         self._searches: dict[str, tuple[str, type[messages.SearchOptions], Search]] = {
             "search": ("Search", messages.SearchRequest, searcher.search),
             "batchSearch": ("BatchSearch", messages.BatchSearchRequest, searcher.batch_search),
         }
         self._telemetry = telemetry
+        self._guard = guard
         self._http = http
         self._answers = JsonAnswers()
         self._max_message_bytes = max_message_bytes
@@ -56,7 +64,7 @@ class HotHttp:
                 method, kind, search = self._searches[verb]
                 headers = dict(scope["headers"])
                 with self._telemetry.begin("http", method, headers) as record:
-                    await self._search(name, kind, search, record, headers, receive, send)
+                    await self._search(name, kind, search, record, scope, headers, receive, send)
                 return
         if self.is_draining and path == "/readyz":
             await _respond(send, 503, encode({"status": "draining"}))
@@ -69,16 +77,19 @@ class HotHttp:
         kind: type[messages.SearchOptions],
         search: Search,
         record: CallRecord,
+        scope: Scope,
         headers: Mapping[bytes, bytes],
         receive: Receive,
         send: Send,
     ) -> None:
         try:
+            admission = self._guard.admit_http(scope["method"], scope["path"], headers)
             record.deadline = deadline_of(headers)
             body = await self._body(receive)
             if body is None:
                 raise Vanished
             request = msgspec.structs.replace(decode(body, kind), index=name)
+            admission.check_request(request)
             answer = await search(request, self._answers, record)
         except EarshotError as error:
             record.error = error
@@ -112,7 +123,7 @@ class HotHttp:
 
 
 async def _respond_error(send: Send, error: EarshotError) -> None:
-    more = [(name.encode(), value.encode()) for name, value in retry_headers(error).items()]
+    more = [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
     await _respond(send, row_of(error).http, error_body(error), more)
 
 

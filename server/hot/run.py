@@ -19,6 +19,7 @@ from pyvoy._server import get_envoy_environ  # not exported, yet the only way to
 
 from earshot.errors import FailedPrecondition, Internal, Unavailable
 
+from ..auth import check_exposure
 from ..logs import ENVOY_FORMAT
 from ..run import Addresses, listen
 from ..settings import Settings
@@ -75,6 +76,7 @@ async def _process(
     settings: Settings, log_to: IO[str] | None = None
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Addresses]]:
     is_traced(settings.otlp_endpoint)  # what it raises shall reach the caller, not the child's log
+    check_exposure(settings)
     environment = get_envoy_environ()
     if not {"LD_PRELOAD", "DYLD_INSERT_LIBRARIES"} & environment.keys():
         raise FailedPrecondition(

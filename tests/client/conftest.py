@@ -23,8 +23,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from earshot.client import AsyncClient, Client
 from earshot.errors import EarshotError, row_of
+from earshot.server.error_headers import error_metadata
 from earshot.server.json_codec import error_body
-from earshot.server.retry import retry_metadata
 from earshot.v1 import datapoint_service_pb2, index_service_pb2, search_service_pb2
 
 METHODS: dict[str, MethodDescriptor] = {
@@ -82,7 +82,7 @@ class _GrpcFace(grpc.GenericRpcHandler):
                 return self._fake.answer(name, request)
             except EarshotError as error:
                 status = next(each for each in grpc.StatusCode if each.value[0] == row_of(error).grpc)
-                context.set_trailing_metadata(tuple(retry_metadata(error)))
+                context.set_trailing_metadata(tuple(error_metadata(error)))
                 context.abort(status, error.message)
 
         return grpc.unary_unary_rpc_method_handler(

@@ -19,6 +19,7 @@ from earshot.errors import InvalidArgument
         ("127.0.0.1:8081", "grpc", "127.0.0.1:8081"),
         ("grpc://localhost:8081", "grpc", "localhost:8081"),
         ("[::1]:8081", "grpc", "[::1]:8081"),
+        ("grpcs://search.example:443", "grpcs", "search.example:443"),
         ("http://127.0.0.1:8080", "http", "http://127.0.0.1:8080"),
         ("https://search.example/earshot/", "https", "https://search.example/earshot/"),
     ],

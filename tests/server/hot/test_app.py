@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from earshot.errors import NotFound
+from earshot.server.auth import Guard
 from earshot.server.hot.app import HotApp
 from earshot.server.hot.asgi import patient_receive
 from earshot.server.hot.framing import frame
@@ -110,6 +111,7 @@ def app(stuck: Callable[..., Awaitable[bytes]] = echo) -> HotApp:
         {"/s/count": count, "/s/crash_later": crash_later},
         http,
         Telemetry("hot"),
+        Guard(None),
         max_message_bytes=1000,
     )
 

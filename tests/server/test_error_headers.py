@@ -7,9 +7,9 @@ import json
 import pytest
 
 from earshot.errors import ResourceExhausted
+from earshot.server.error_headers import error_headers
 from earshot.server.hot.framing import status_trailers
 from earshot.server.json_codec import error_body
-from earshot.server.retry import retry_headers
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,12 @@ def test_seconds_are_rounded_up_where_only_whole_numbers_are_allowed(
 ) -> None:
     error = ResourceExhausted("slower", retry_after=seconds)
     assert dict(status_trailers(error))[b"grpc-retry-pushback-ms"] == pushback
-    assert retry_headers(error) == {"retry-after": header}
+    assert error_headers(error) == {"retry-after": header}
     assert json.loads(error_body(error))["error"]["details"][0]["retryDelay"] == delay
 
 
 def test_nothing_is_said_where_nothing_is_known() -> None:
     error = ResourceExhausted("too large")
     assert [name for name, _ in status_trailers(error)] == [b"grpc-status", b"grpc-message"]
-    assert retry_headers(error) == {}
+    assert error_headers(error) == {}
     assert "details" not in json.loads(error_body(error))["error"]
