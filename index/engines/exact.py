@@ -15,12 +15,14 @@ import numpy.typing as npt
 
 from ..distance import DistanceMeasure, Floats
 from ..vectors import squared_norms
+from .accelerate import nearest
 from .base import QueryParameters, Rows
 
 _QUERIES_A_BLOCK = 256
 _SCORES_A_BLOCK = 4 << 20  # 16 MiB of float32 scores: stays near the caches
 _GATHER_BYTES = 32 << 20
 _FEW_DOUBTS = 8
+_PROPOSED_BEYOND = 32
 _UNIT_ROUNDOFF = 2.0**-24
 _LOWEST = np.finfo(np.float32).min
 
@@ -84,9 +86,39 @@ class ExactEngine:
     def search(
         self, queries: Floats, k: int, parameters: QueryParameters | None = None
     ) -> tuple[Rows, Floats]:
-        """See `Engine.search`; the parameters change nothing."""
+        """See `Engine.search`; the parameters change nothing. With much to do, a GPU helps if there is one."""
         del parameters
-        return self.search_rows(queries, None, k)
+        found = self._search_on_gpu(queries, k)
+        return self.search_rows(queries, None, k) if found is None else found
+
+    def _search_on_gpu(self, queries: Floats, k: int) -> tuple[Rows, Floats] | None:
+        """The same answer to the last bit: the GPU proposes more rows than wanted, float64 ranks them here,
+        and where float32 cannot rule out all the others, the query is searched here after all."""
+        proposed = min(len(self._vectors), max(2 * k, k + _PROPOSED_BEYOND))
+        found = nearest(self._vectors, queries, proposed, self._measure)
+        if found is None:
+            return None
+        rows = np.empty((len(queries), k), np.int64)
+        distances = np.empty((len(queries), k), np.float32)
+        step = max(1, _GATHER_BYTES // (4 * proposed * queries.shape[1]))
+        for start in range(0, len(queries), step):
+            block = slice(start, start + step)
+            rows[block], distances[block] = self._ranked_batch(queries[block], found[0][block], k)
+        if proposed < len(self._vectors):
+            scores = self._measure.score_of(found[1])
+            # A GPU may add ‖q‖² before it compares, and rounds that too.
+            lengths = np.sqrt(squared_norms(queries))
+            margins = self._margins(queries) + np.float32(2 * _UNIT_ROUNDOFF * queries.shape[1]) * lengths**2
+            doubtful = np.flatnonzero(scores[:, -1] >= scores[:, k - 1] - 2 * margins)
+            if len(doubtful):
+                rows[doubtful], distances[doubtful] = self.search_rows(queries[doubtful], None, k)
+        return rows, distances
+
+    def _ranked_batch(self, queries: Floats, rows: Rows, k: int) -> tuple[Rows, Floats]:
+        """The k best of the rows [q, m] of each query, equal distances by row number."""
+        values = self.distances(np.repeat(queries, rows.shape[1], axis=0), rows.ravel()).reshape(rows.shape)
+        order = np.lexsort((rows, -values if self._measure.higher_is_closer else values), axis=1)[:, :k]
+        return np.take_along_axis(rows, order, 1), np.take_along_axis(values, order, 1)
 
     def search_rows(
         self,

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from earshot.errors import DataLoss
 
 from ..distance import DistanceMeasure, Floats
+from ..engines.accelerate import nearest
 
 Slots = npt.NDArray[np.uint32]
 
@@ -222,6 +223,9 @@ def kmeans(vectors: Floats, leaves: int, generator: np.random.Generator) -> Floa
 
 def nearest_leaf(vectors: Floats, centres: Floats) -> npt.NDArray[np.uint16]:
     """The centre nearest to each vector by L2, uint16 [n]."""
+    found = nearest(centres, vectors, 1, DistanceMeasure.SQUARED_L2_DISTANCE)
+    if found is not None:
+        return found[0][:, 0].astype(np.uint16)
     half = 0.5 * np.einsum("ld,ld->l", centres, centres)
     leaf = np.empty(len(vectors), np.uint16)
     for start in range(0, len(vectors), _BLOCK):
