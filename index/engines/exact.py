@@ -86,7 +86,7 @@ class ExactEngine:
     def search(
         self, queries: Floats, k: int, parameters: QueryParameters | None = None
     ) -> tuple[Rows, Floats]:
-        """See `Engine.search`; the parameters change nothing. With much to do, a GPU helps if there is one."""
+        """See `Engine.search`; the parameters change nothing. With much to do, a GPU helps if there is."""
         del parameters
         found = self._search_on_gpu(queries, k)
         return self.search_rows(queries, None, k) if found is None else found
