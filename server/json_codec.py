@@ -26,10 +26,11 @@ def decode(body: bytes, kind: type[T]) -> T:
     Raises InvalidArgument naming the field, the value and what would be right.
     """
     try:
-        return msgspec.json.decode(body, type=kind, strict=False)
-    except msgspec.ValidationError:
-        raw = _camel_keys(msgspec.json.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        try:
+            return msgspec.json.decode(body, type=kind, strict=False)
+        except msgspec.ValidationError:  # said as soon as it is seen, whatever follows
+            raw = _camel_keys(msgspec.json.decode(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"the body is not JSON: {error}") from error
     try:
         return msgspec.convert(raw, type=kind, strict=False)

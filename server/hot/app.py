@@ -7,11 +7,11 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 
-from earshot.errors import EarshotError, Internal, Unavailable, Unimplemented
+from earshot.errors import EarshotError, Internal, Unimplemented
 
 from ..auth import Admission, Guard, act
 from ..telemetry import CallRecord, Telemetry, current
-from .asgi import Application, Receive, Scope, Send, patient_receive, patient_send
+from .asgi import Application, Receive, Scope, Send, patient_send
 from .calls import Call, Vanished, Watch
 from .framing import ACCEPT_ENCODING, OK_TRAILERS, WINDOW_BITS, Headers, frame, is_grpc, status_trailers
 
@@ -43,6 +43,7 @@ class HotApp:
         http: Application,
         telemetry: Telemetry,
         guard: Guard,
+        calls: Watch,
         *,
         max_message_bytes: int,
     ) -> None:
@@ -56,7 +57,7 @@ class HotApp:
         }
         self._http = http
         self._max_message_bytes = max_message_bytes
-        self._calls = Watch()
+        self._calls = calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it; never raises for anything a client does."""
@@ -65,13 +66,9 @@ class HotApp:
             if headers.get(b"content-type", b"").startswith(b"application/grpc"):
                 await self._grpc(scope, headers, receive, send)
             else:
-                await self._http(scope, patient_receive(receive), patient_send(send))
+                await self._http(scope, receive, send)
         except (Vanished, OSError):  # ASGI servers raise OSError from send() to a client that is gone
             log.debug("a client vanished")
-
-    def end_calls(self) -> None:
-        """Ends what still runs, with UNAVAILABLE."""
-        self._calls.end_all(Unavailable("the server is shutting down"))
 
     async def _grpc(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         if not is_grpc(headers[b"content-type"]) or scope["method"] != "POST":
@@ -108,19 +105,14 @@ class HotApp:
     ) -> None:
         message = await call.message()
         admission.check(message)
-        self._calls.enter(call)
         try:
-            answer = await method(message, record)
-        except EarshotError:
+            answer = await self._calls.run(call, method(message, record))
+        except (EarshotError, Vanished, asyncio.CancelledError):
             raise
-        except asyncio.CancelledError:
-            raise _reason(call) from None
         except Exception:
             with current(record):
                 log.exception("a request failed in a way that was not foreseen")
             raise Internal("internal error; the server's log has the cause") from None
-        finally:
-            self._calls.leave(call)
         if call.encoding in WINDOW_BITS:
             await send({**_START, "headers": [*_HEADERS, (b"grpc-encoding", call.encoding)]})
         else:
@@ -144,7 +136,7 @@ class HotApp:
         except EarshotError as error:
             failure = error
         except asyncio.CancelledError:
-            reason = _reason(call)
+            reason = call.reason()
             if not isinstance(reason, EarshotError):
                 raise reason from None
             failure = reason
@@ -165,16 +157,6 @@ class HotApp:
         await send(
             {"type": "http.response.trailers", "headers": status_trailers(failure)} if failure else _OK
         )
-
-
-def _reason(call: Call) -> EarshotError | Vanished | asyncio.CancelledError:
-    """Why a call's task was cancelled: by the watch, or by somebody else, whose business it is."""
-    if call.failure is None:
-        return asyncio.CancelledError()
-    task = asyncio.current_task()
-    if task is not None:
-        task.uncancel()
-    return call.failure
 
 
 async def _fail(error: EarshotError, send: Send) -> None:

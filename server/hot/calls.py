@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from earshot.errors import DeadlineExceeded, EarshotError, InvalidArgument
 
@@ -17,6 +17,8 @@ from .asgi import Message, Receive, uncancelled
 from .framing import MessageReader, unframe
 
 __all__ = ["Call", "Vanished", "Watch"]
+
+Result = TypeVar("Result")
 
 TICK_SECONDS = 0.02
 LONGEST_PROBE_SECONDS = 1.0
@@ -74,6 +76,20 @@ class Call:
             raise InvalidArgument(f"{len(messages)} messages came; this method takes exactly one")
         return messages[0]
 
+    async def body(self) -> bytes:
+        """The body of a request over HTTP. Raises InvalidArgument where it is too large, and Vanished."""
+        received = b""
+        while not self.ended:
+            message = await self._receive()
+            self._note(message)
+            chunk: bytes = message.get("body", b"")
+            received = received + chunk if received else chunk
+            if len(received) > self.limit:
+                raise InvalidArgument(
+                    f"body: more than {self.limit} bytes; the limit is max_message_bytes", field="body"
+                )
+        return received
+
     async def messages(self) -> AsyncIterator[Sequence[bytes]]:
         """The messages of a streaming request as they become whole. Raises as `message` does."""
         reader = MessageReader(self.encoding, self.limit)
@@ -87,6 +103,15 @@ class Call:
         if self.failure is None and self.task is not None:
             self.failure = failure
             self.task.cancel()
+
+    def reason(self) -> EarshotError | Vanished | asyncio.CancelledError:
+        """Why the running task was cancelled: by the watch, or by somebody else, whose business it is."""
+        if self.failure is None:
+            return asyncio.CancelledError()
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        return self.failure
 
     def probe(self) -> None:
         """Asks whether the client is still there, unless something is being read anyway."""
@@ -127,6 +152,16 @@ class Watch:
 
     def __len__(self) -> int:
         return len(self._calls)
+
+    async def run(self, call: Call, work: Awaitable[Result]) -> Result:
+        """Waits for `work` on behalf of `call`; raises why where the call is ended."""
+        self.enter(call)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            raise call.reason() from None
+        finally:
+            self.leave(call)
 
     def enter(self, call: Call) -> None:
         """From now on the running task may be cancelled, with `call.failure` as the reason."""

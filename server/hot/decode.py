@@ -18,11 +18,12 @@ from earshot.v1 import datapoint_pb2, search_service_pb2
 from .. import messages
 from ..batch import MAX_NEIGHBORS_IN_ALL, MAX_QUERIES
 from ..names import index_id
+from ..proto_codec import batch_search_request, search_request
 from ..registry import Registry
 from ..search import SearchPlan, plan_search
 from ..wire import LENGTH_DELIMITED, tag
 
-__all__ = ["Around", "UsualRequests", "Vectors", "split"]
+__all__ = ["Around", "UsualRequests", "Vectors", "options_of_batch", "options_of_search", "split"]
 
 Key = TypeVar("Key")
 
@@ -44,8 +45,10 @@ class Vectors(NamedTuple):
     number: int
 
 
-Around = tuple[bytes, bytes]
-"""The bytes before the vectors, and those after."""
+Around = tuple[bytes, ...]
+"""What stands around the vectors: the bytes before, those after, and whatever else tells requests apart."""
+
+Request = messages.SearchRequest | messages.BatchSearchRequest
 
 
 def split(data: bytes) -> tuple[Around, Vectors] | None:
@@ -84,28 +87,27 @@ def split(data: bytes) -> tuple[Around, Vectors] | None:
 
 
 class UsualRequests(Generic[Key]):
-    """The keys, as `key_of` makes them of plans, of requests that are alike but for their vectors."""
+    """The keys, as `key_of` makes them of plans, of requests that are alike but for their vectors.
+
+    `options` reads what stands around the vectors, or has None where it is not to be taken for a request.
+    """
 
     def __init__(
         self,
-        parse: Callable[[bytes], messages.SearchRequest | messages.BatchSearchRequest],
+        options: Callable[..., Request | None],
         registry: Registry,
         key_of: Callable[[SearchPlan], Key],
-        *,
-        is_batch: bool,
     ) -> None:
-        self._parse = parse
-        self._is_batch = is_batch
+        self._options = options
         self._registry = registry
         self._key_of = key_of
-        self._known: dict[Around, tuple[SearchPlan, Key]] = {}
+        self._known: dict[Around, tuple[SearchPlan, bool, Key]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def find(self, data: bytes) -> tuple[Key, Vectors] | None:
+    def find(self, parts: tuple[Around, Vectors] | None) -> tuple[Key, Vectors] | None:
         """A request's key and vectors; None for a request that must go the ordinary way."""
-        parts = split(data)
         if parts is None:
             return None
         around, vectors = parts
@@ -114,19 +116,18 @@ class UsualRequests(Generic[Key]):
             known = self._learn(around)
             if known is None:
                 return None
-        plan, key = known
+        plan, is_batch, key = known
         if len(vectors.data) != 4 * plan.served.index.dimension * vectors.number:
             return None
-        fits = _may_go_together(plan, vectors) if self._is_batch else vectors.number == 1
+        fits = _may_go_together(plan, vectors) if is_batch else vectors.number == 1
         return (key, vectors) if fits else None
 
-    def _learn(self, around: Around) -> tuple[SearchPlan, Key] | None:
-        before, after = around
-        if len(before) + len(after) > MAX_AROUND_BYTES:
+    def _learn(self, around: Around) -> tuple[SearchPlan, bool, Key] | None:
+        if sum(map(len, around)) > MAX_AROUND_BYTES:
             return None
         try:
-            request = self._parse(before + after)
-            if not _asks_nothing_else(request):
+            request = self._options(*around)
+            if request is None or not _asks_nothing_else(request):
                 return None
             served = self._registry.peek(index_id(request.index))
             if served is None:
@@ -134,14 +135,24 @@ class UsualRequests(Generic[Key]):
             plan = plan_search(request, served)
         except EarshotError:  # told again, and answered, by the ordinary way
             return None
-        stale = self._known.get(around)
-        if stale is not None or len(self._known) >= MAX_REMEMBERED:
+        if around in self._known or len(self._known) >= MAX_REMEMBERED:
             self._known.clear()  # plans hold on to their versions
-        self._known[around] = plan, self._key_of(plan)
-        return self._known[around]
+        known = plan, isinstance(request, messages.BatchSearchRequest), self._key_of(plan)
+        self._known[around] = known
+        return known
 
 
-def _asks_nothing_else(request: messages.SearchRequest | messages.BatchSearchRequest) -> bool:
+def options_of_search(before: bytes, after: bytes) -> messages.SearchRequest:
+    """A `SearchRequest` without its vector. Raises InvalidArgument."""
+    return search_request(before + after)
+
+
+def options_of_batch(before: bytes, after: bytes) -> messages.BatchSearchRequest:
+    """A `BatchSearchRequest` without its vectors. Raises InvalidArgument."""
+    return batch_search_request(before + after)
+
+
+def _asks_nothing_else(request: Request) -> bool:
     if isinstance(request, messages.BatchSearchRequest):
         return not (request.texts or request.vectors or request.datapoint_ids)
     queries = (request.text, request.vector, request.datapoint_id)

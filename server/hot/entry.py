@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from earshot.errors import EarshotError
+from earshot.errors import EarshotError, Unavailable
 from earshot.index import Store
 
 from ..auth import Admission, Guard
@@ -42,6 +42,7 @@ from ..workers import Workers
 from .admin import Admin
 from .app import HotApp, Streaming, Unary
 from .asgi import Application, Receive, Scope, Send
+from .calls import Watch
 from .http import HotHttp
 from .search import MAX_WAITING, Searcher
 from .standard import HEALTH_SERVICE, REFLECTION_SERVICES, Health, Reflection
@@ -114,10 +115,11 @@ class _Server:
         limit = settings.max_message_bytes
         guard = Guard(settings.tokens_path)
         http = http_app(service, workers, self.telemetry.metrics, max_message_bytes=limit)
-        self.http = HotHttp(
-            searcher, HttpCalls(http, self.telemetry, guard), self.telemetry, guard, max_message_bytes=limit
-        )
-        self.app = HotApp(unary, streaming, self.http, self.telemetry, guard, max_message_bytes=limit)
+        self.calls = Watch()
+        shared = self.telemetry, guard, self.calls
+        calls = HttpCalls(http, self.telemetry, guard)
+        self.http = HotHttp(searcher, calls, *shared, max_message_bytes=limit)
+        self.app = HotApp(unary, streaming, self.http, *shared, max_message_bytes=limit)
 
     async def drain(self) -> None:
         """Says NOT_SERVING, takes no new connections, lets requests finish, then ends the process."""
@@ -127,7 +129,7 @@ class _Server:
         try:
             if not await asyncio.to_thread(self._admin.drain, DRAIN_SECONDS):
                 log.warning("clients stayed for %.0f seconds; their calls are ended", DRAIN_SECONDS)
-                self.app.end_calls()
+                self.calls.end_all(Unavailable("the server is shutting down"))
                 await asyncio.to_thread(self._admin.wait_for_requests, END_SECONDS)
         except OSError:
             log.exception("the drain failed; the process ends now")

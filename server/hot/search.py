@@ -11,12 +11,14 @@ from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from earshot.errors import EarshotError
 
 from .. import messages
 from ..batch import batch_kind, batch_texts, batch_vectors
+from ..json_codec import decode
 from ..names import index_id
 from ..proto_codec import batch_search_request, search_request
 from ..registry import ServedIndex
@@ -25,14 +27,16 @@ from ..service import Service
 from ..telemetry import CallRecord, Metrics, current
 from ..workers import Workers
 from .batcher import Batcher
-from .decode import UsualRequests, Vectors
-from .encode import AnswerEncoder, ProtobufAnswers
+from .decode import UsualRequests, Vectors, options_of_batch, options_of_search, split
+from .decode_json import options_of_json, split_json
+from .encode import AnswerEncoder, JsonAnswers, ProtobufAnswers
 
 __all__ = ["Searcher"]
 
 Floats = NDArray[np.float32]
 Times = tuple[float, float]  # from when to when, `time.perf_counter()`
 Result = TypeVar("Result")
+Check = Callable[[messages.SearchOptions], None]
 
 MAX_BATCH = 64
 MAX_TEXTS = 8
@@ -101,33 +105,48 @@ class Searcher:
             on_batch=partial(metrics.batch, "embed"),
         )
         metrics.queues.update(engine=self._searches.waiting, embed=self._texts.waiting)
-        self._answers = answers = ProtobufAnswers()
+        self._protobuf, self._json = ProtobufAnswers(), JsonAnswers()
 
-        def key_of(plan: SearchPlan) -> _Key:
-            return _Key(plan, answers)
+        def usual(options: Any, encoder: AnswerEncoder) -> UsualRequests[_Key]:
+            return UsualRequests(options, service.registry, lambda plan: _Key(plan, encoder))
 
-        registry = service.registry
-        self._usual = UsualRequests(search_request, registry, key_of, is_batch=False)
-        self._usual_batches = UsualRequests(batch_search_request, registry, key_of, is_batch=True)
+        self._usual = usual(options_of_search, self._protobuf)
+        self._usual_batches = usual(options_of_batch, self._protobuf)
+        self._usual_json = usual(options_of_json, self._json)
 
     async def search_message(self, data: bytes, record: CallRecord) -> bytes:
         """The answer to a `SearchRequest` as it travels. Raises as `search`."""
-        usual = self._usual.find(data)
+        usual = self._usual.find(split(data))
         if usual is None:
-            return await self.search(search_request(data), self._answers, record)
+            return await self.search(search_request(data), self._protobuf, record)
         return (await self._submit(*usual, record))[0]
 
     async def batch_search_message(self, data: bytes, record: CallRecord) -> bytes:
         """The answer to a `BatchSearchRequest` as it travels. Raises as `batch_search`."""
-        usual = self._usual_batches.find(data)
+        usual = self._usual_batches.find(split(data))
         if usual is None:
-            return await self.batch_search(batch_search_request(data), self._answers, record)
-        return self._answers.batch(await self._search_all(*usual, record))
+            return await self.batch_search(batch_search_request(data), self._protobuf, record)
+        return self._protobuf.batch(await self._search_all(*usual, record))
+
+    async def search_json(self, name: str, body: bytes, record: CallRecord, check: Check) -> bytes:
+        """The answer to a search of the index `name` as JSON, if `check` allows it. Raises as `search`."""
+        usual = self._usual_json.find(split_json(name, body))
+        if usual is not None:  # one query, of the index in the path: nothing that is not checked by now
+            return (await self._submit(*usual, record))[0]
+        request = structs.replace(decode(body, messages.SearchRequest), index=name)
+        check(request)
+        return await self.search(request, self._json, record)
+
+    async def batch_search_json(self, name: str, body: bytes, record: CallRecord, check: Check) -> bytes:
+        """The answer to a batch as JSON, if `check` allows it. Raises as `batch_search`."""
+        request = structs.replace(decode(body, messages.BatchSearchRequest), index=name)
+        check(request)
+        return await self.batch_search(request, self._json, record)
 
     def search_in_stream(self, data: bytes, record: CallRecord) -> asyncio.Future[Sequence[bytes]]:
         """`search_message` begun; what is begun in one turn of the loop goes to the engine together."""
         try:
-            usual = self._usual.find(data)
+            usual = self._usual.find(split(data))
             if usual is not None:
                 return self._submit(*usual, record)
         except EarshotError as error:
@@ -137,7 +156,7 @@ class Searcher:
         return asyncio.ensure_future(self._search_in_pieces(data, record))
 
     async def _search_in_pieces(self, data: bytes, record: CallRecord) -> Sequence[bytes]:
-        return [await self.search(search_request(data), self._answers, record)]
+        return [await self.search(search_request(data), self._protobuf, record)]
 
     async def search(
         self, request: messages.SearchRequest, encoder: AnswerEncoder, record: CallRecord

@@ -147,6 +147,7 @@ def test_grpc_names_what_is_wrong_in_the_same_words(server: Server, case: str) -
 @pytest.mark.parametrize(
     ("body", "words"),
     [
+        (b'"vector": {}', "not JSON"),
         (b"", "not JSON"),
         (b"{", "not JSON"),
         (b"\xff\xfe\x00", "not JSON"),

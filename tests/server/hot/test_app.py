@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from earshot.errors import NotFound
+from earshot.errors import NotFound, Unavailable
 from earshot.server.auth import Guard
 from earshot.server.hot.app import HotApp
 from earshot.server.hot.asgi import patient_receive
+from earshot.server.hot.calls import Watch
 from earshot.server.hot.framing import frame
 from earshot.server.telemetry import CallRecord, Telemetry
 
@@ -102,7 +103,7 @@ class Stuck:
         raise AssertionError
 
 
-def app(stuck: Callable[..., Awaitable[bytes]] = echo) -> HotApp:
+def app(stuck: Callable[..., Awaitable[bytes]] = echo, calls: Watch | None = None) -> HotApp:
     async def http(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 299, "headers": []})
 
@@ -112,6 +113,7 @@ def app(stuck: Callable[..., Awaitable[bytes]] = echo) -> HotApp:
         http,
         Telemetry("hot"),
         Guard(None),
+        Watch() if calls is None else calls,
         max_message_bytes=1000,
     )
 
@@ -234,11 +236,12 @@ async def test_a_client_that_vanishes_ends_its_call_in_silence(
 
 async def test_what_still_runs_at_the_end_hears_unavailable() -> None:
     stuck = Stuck()
-    application = app(stuck)
+    calls = Watch()
+    application = app(stuck, calls)
     client = Client(frame(b""), path="/s/stuck")
     running = asyncio.create_task(call(client, application))
     await stuck.began.wait()
-    application.end_calls()
+    calls.end_all(Unavailable("the server is shutting down"))
     await running
     assert client.status == 14
 
