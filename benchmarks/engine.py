@@ -110,27 +110,25 @@ def overhead(data: Dataset, index: Index, raw: Raw, batches: Iterable[int] = (1,
     """Our layers over ScaNN's own calls, with the default operating point."""
     point = index.manifest.tuning.chosen
     results = []
+    prepared = raw.prepared(data.queries)
     for batch in batches:
-        blocks = [
-            data.queries[i : i + batch] for i in range(0, max(batch, len(data.queries) - batch + 1), batch)
-        ]
-        blocks = [block for block in blocks[:500] if len(block) == batch]
+        starts = range(0, max(batch, len(data.queries) - batch + 1), batch)[:500]
+        whole = [start for start in starts if start + batch <= len(data.queries)]
+        blocks, raw_blocks = (
+            [queries[start : start + batch] for start in whole] for queries in (data.queries, prepared)
+        )
 
         def ask(block: Floats) -> Any:
             if len(block) == 1:
                 return raw.search(block[0], K, point.candidates, point.leaves)
             return raw.search_batched(block, K, point.candidates, point.leaves)
 
-        ways: dict[str, Callable[[Floats], Any]] = {
-            "raw": ask,
-            "rows": lambda block: index.search(block, K),
-            "ids": lambda block: index.search(block, K).ids,
+        ways: dict[str, Action] = {
+            "raw": partial(_each, ask, raw_blocks),
+            "rows": partial(_each, lambda block: index.search(block, K), blocks),
+            "ids": partial(_each, lambda block: index.search(block, K).ids, blocks),
         }
-        best = fastest(
-            {name: partial(_each, way, blocks) for name, way in ways.items()},
-            batch * len(blocks),
-            5 * ROUNDS,
-        )
+        best = fastest(ways, batch * len(blocks), 5 * ROUNDS)
         results.append(Overhead(data.name, batch, best["raw"], best["rows"], best["ids"]))
     return results
 

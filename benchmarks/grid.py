@@ -77,7 +77,8 @@ def beside_grid(data: Dataset, index: Index, raw: Raw, truth: Rows, quick: bool)
 
 
 def _hand_asked(made: Raw, data: Dataset, candidates: int, visited: int) -> Rows:
-    found = in_batches(lambda block: made.search_batched(block, K, candidates, visited)[0], data.queries)
+    queries = made.prepared(data.queries)
+    found = in_batches(lambda block: made.search_batched(block, K, candidates, visited)[0], queries)
     return found.astype(np.int64)
 
 

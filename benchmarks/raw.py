@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from scann.scann_ops.py import scann_builder, scann_ops_pybind
 
-from benchmarks.datasets import Dataset
+from benchmarks.datasets import Dataset, Floats
 from earshot.index import Index, ScannParameters
+from earshot.index.engines.lift import Lift
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,13 @@ class Raw:
         search: (query, k, candidates, leaves) → rows, distances.
         search_batched: The same of many queries.
         leaves: It has.
+        prepared: Queries as it takes them.
     """
 
     search: Callable[..., Any]
     search_batched: Callable[..., Any]
     leaves: int
+    prepared: Callable[[Floats], Floats] = np.asarray
 
 
 @contextmanager
@@ -47,7 +50,10 @@ def raw_scann(index: Index) -> Iterator[Raw]:
         assets = (engine / "scann_assets.pbtxt").read_text()
         native = scann_ops_pybind.scann_pybind.ScannNumpy(str(engine), assets)
         searcher = scann_ops_pybind.ScannSearcher(native)
-        yield Raw(searcher.search, searcher.search_batched, manifest.engine.parameters["leaves"])
+        lifted = (engine / "lift.npy").exists()
+        prepared = Lift(*np.load(engine / "lift.npy")).queries if lifted else np.asarray
+        leaves = manifest.engine.parameters["leaves"]
+        yield Raw(searcher.search, searcher.search_batched, leaves, prepared)
 
 
 def raw_build(data: Dataset, parameters: ScannParameters, threads: int) -> Raw:

@@ -29,7 +29,7 @@ from .engines import ENGINES, Engine, ExactEngine
 from .files import explained, save_array
 from .ids import Ids
 from .scratch import rows_a_block, scratch_folder
-from .shard import ENGINE_FOLDER, NORMS_FILE, VECTORS_FILE, Shard, mapped
+from .shard import ENGINE_FOLDER, NORMS_FILE, VECTORS_FILE, Shard, mapped, mapped_vectors
 from .vectors import unit_norm
 
 MIN_DATAPOINTS_A_SHARD = 1000
@@ -118,7 +118,7 @@ def build_parts(
         rows, folder = np.flatnonzero(numbers == number), scratch.path / f"shard-{number:05d}"
         norms = _write_vectors(vectors, rows, folder, scaled=scaled)
         _run(Order(str(folder), engine.name, asdict(parameters), measure, max(1, threads // side_by_side)))
-        matrix = mapped(folder / VECTORS_FILE, 2)
+        matrix = mapped_vectors(folder, vectors.shape[1])
         built = engine.load(folder / ENGINE_FOLDER, folder / VECTORS_FILE, matrix, measure, parameters)
         done += 1
         progress(done, count)

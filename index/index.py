@@ -136,6 +136,7 @@ class Index:
                 filters is not None,
                 None if filters is None else filters.of_shard(number),
                 measure,
+                manifest.dimension,
                 scaled=is_scaled(manifest.distance_measure, manifest.feature_norm),
             )
             for number in range(manifest.shards)

@@ -154,6 +154,7 @@ class Shard:
         filters: bool,
         filter_tuning: FilterTuning | None,
         measure: DistanceMeasure,
+        dimension: int,
         *,
         scaled: bool,
     ) -> Self:
@@ -162,7 +163,7 @@ class Shard:
         Raises:
             DataLoss: A file is missing, damaged, or does not fit the others.
         """
-        vectors = mapped(folder / VECTORS_FILE, 2)
+        vectors = mapped_vectors(folder, dimension)
         norms = mapped(folder / NORMS_FILE, 1) if scaled else None
         kind = ENGINES.get(entry.name)
         if kind is None:
@@ -274,6 +275,14 @@ class Shard:
             again = self._search(np.ascontiguousarray(queries[short]), k, None if all_visited else wider)
             rows[short], distances[short] = again
         return rows, distances
+
+
+def mapped_vectors(folder: Path, dimension: int) -> Floats:
+    """A shard's vectors, float32 [n, dimension]; columns of an engine's own may follow in the file."""
+    array = mapped(folder / VECTORS_FILE, 2)
+    if array.shape[1] < dimension:
+        raise DataLoss(f"{folder / VECTORS_FILE} has {array.shape[1]} columns; the index has {dimension}")
+    return array[:, :dimension]
 
 
 def mapped(path: Path, dimensions: int) -> Floats:

@@ -76,13 +76,15 @@ class Engine(Protocol):
 
     def save(self, folder: Path, vectors_file: Path) -> None:
         """Write what `load` needs. `vectors_file` may be written too if the engine keeps the vectors as
-        `.npy` anyway; it may then read them from there, and no second copy lies on disk."""
+        `.npy` anyway; it may then read them from there, and no second copy lies on disk. Columns of the
+        engine's own may follow those of the vectors."""
 
     @classmethod
     def load(
         cls, folder: Path, vectors_file: Path, vectors: Floats, measure: DistanceMeasure, parameters: Any
     ) -> Self:
-        """The engine that `save` wrote; `vectors` is `vectors_file`, memory-mapped."""
+        """The engine that `save` wrote; `vectors` is `vectors_file`, memory-mapped, without columns that the
+        engine added."""
 
     def search(self, queries: Floats, k: int, parameters: QueryParameters) -> tuple[Rows, Floats]:
         """The k nearest rows, best first, called from many threads at once.

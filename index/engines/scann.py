@@ -18,12 +18,15 @@ from scann.scann_ops.py import scann_builder, scann_ops_pybind
 from earshot.errors import DataLoss, Internal, InvalidArgument, ResourceExhausted
 
 from ..distance import DistanceMeasure, Floats
+from ..files import save_array
 from .base import QueryParameters, Rows
+from .lift import Lift
 from .quiet import silence_scann
 
 MIN_DATAPOINTS = 250
 _ASSETS = "scann_assets.pbtxt"
 _DATASET = "dataset.npy"
+_LIFT = "lift.npy"
 _SCANN_MEASURE = {
     DistanceMeasure.DOT_PRODUCT_DISTANCE: "dot_product",
     DistanceMeasure.SQUARED_L2_DISTANCE: "squared_l2",
@@ -78,9 +81,13 @@ class ScannEngine:
     on_device = False
     served_by = name
 
-    def __init__(self, searcher: Any, count: int, parameters: ScannParameters) -> None:
+    def __init__(
+        self, searcher: Any, vectors: Floats, parameters: ScannParameters, lift: Lift | None = None
+    ) -> None:
         self._searcher = searcher
-        self._count = count
+        self._vectors = vectors
+        self._count = len(vectors)
+        self._lift = lift
         self.parameters = parameters
 
     @property
@@ -111,6 +118,7 @@ class ScannEngine:
             anisotropic_threshold=0.2 if measure is DistanceMeasure.DOT_PRODUCT_DISTANCE else None,
             training_sample_size=max(100_000, 100 * ceil(sqrt(count))),
         )
+        dimension += measure is DistanceMeasure.SQUARED_L2_DISTANCE  # see `Lift`
         choices = [replace(finest, reordering=precision) for precision in _REORDERING_BYTES]
         for choice in choices:
             if memory_budget is None or choice.memory(count, dimension) <= memory_budget:
@@ -127,6 +135,8 @@ class ScannEngine:
     ) -> Self:
         """Train and build; ScaNN keeps its own copy of the vectors in the reordering's precision.
 
+        Squared L2 becomes a dot product where that is precise (`Lift`) and reordering is in float32.
+
         ScaNN takes no seed: two builds of the same vectors may differ slightly.
 
         Raises:
@@ -139,7 +149,12 @@ class ScannEngine:
                 f"leaves is {parameters.leaves}; it must be between 1 and the number of vectors, {count}",
                 field="leaves",
             )
-        builder = scann_ops_pybind.builder(vectors, 10, _SCANN_MEASURE[measure])
+        lift, seen = None, vectors
+        if measure is DistanceMeasure.SQUARED_L2_DISTANCE and parameters.reordering == "FLOAT32":
+            lift = Lift.over(vectors)
+        if lift is not None:
+            seen, measure = lift.vectors(vectors), DistanceMeasure.DOT_PRODUCT_DISTANCE
+        builder = scann_ops_pybind.builder(seen, 10, _SCANN_MEASURE[measure])
         try:
             builder = builder.tree(
                 num_leaves=parameters.leaves,
@@ -160,10 +175,11 @@ class ScannEngine:
             searcher = builder.set_n_training_threads(threads).build()
         except (ValueError, KeyError, RuntimeError) as error:
             raise InvalidArgument(f"ScaNN refuses {parameters}: {error}", field="engine") from error
-        return cls(searcher, count, parameters)
+        return cls(searcher, vectors, parameters, lift)
 
     def save(self, folder: Path, vectors_file: Path) -> None:
-        """ScaNN's own files. Where it keeps the vectors in float32, they become `vectors_file`."""
+        """ScaNN's own files. Where it keeps the vectors in float32, they become `vectors_file`, lifted or
+        not: the vectors are its first columns either way."""
         try:
             self._searcher.serialize(str(folder), relative_path=True)
         except RuntimeError as error:
@@ -177,6 +193,8 @@ class ScannEngine:
             assets = folder / _ASSETS
             moved = assets.read_text().replace(f'"{_DATASET}"', f'"../{vectors_file.name}"')
             assets.write_text(moved)
+        if self._lift is not None:
+            save_array(folder / _LIFT, np.array([self._lift.scale]))
 
     @classmethod
     def load(
@@ -209,10 +227,25 @@ class ScannEngine:
             raise DataLoss(f"ScaNN cannot read {folder}: {error}") from error
         if native.size() != len(vectors):
             raise DataLoss(f"{folder} holds {native.size()} vectors, {vectors_file.name} {len(vectors)}")
-        return cls(scann_ops_pybind.ScannSearcher(native), len(vectors), parameters)
+        lift = None
+        if (folder / _LIFT).exists():
+            try:
+                (scale,) = np.load(folder / _LIFT, allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise DataLoss(f"{folder / _LIFT} cannot be read: {error}") from error
+            lift = Lift(scale)
+        return cls(scann_ops_pybind.ScannSearcher(native), vectors, parameters, lift)
 
     def search(self, queries: Floats, k: int, parameters: QueryParameters) -> tuple[Rows, Floats]:
         """See `Engine.search`. ScaNN releases the GIL and may be called from many threads."""
+        lift = self._lift
+        if lift is None:
+            return self._search(queries, k, parameters)
+        rows, products = self._search(lift.queries(queries), k, parameters)
+        distances, some_are_small = lift.distances(queries, products)
+        return lift.mend(queries, self._vectors, rows, distances) if some_are_small else (rows, distances)
+
+    def _search(self, queries: Floats, k: int, parameters: QueryParameters) -> tuple[Rows, Floats]:
         # With fewer candidates than k ScaNN silently returns fewer.
         candidates = min(max(parameters.candidates, k), self._count)
         leaves = min(max(parameters.leaves, 1), self.leaves)

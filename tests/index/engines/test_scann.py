@@ -46,7 +46,8 @@ def test_looking_everywhere_finds_what_exact_search_finds(measure, reordering, s
     (tmp_path / "engine").mkdir()
     engine.save(tmp_path / "engine", tmp_path / "vectors.npy")
     assert (tmp_path / "vectors.npy").exists() == (reordering == "FLOAT32")
-    np.save(tmp_path / "vectors.npy", base)
+    if reordering != "FLOAT32":
+        np.save(tmp_path / "vectors.npy", base)
     again = ScannEngine.load(tmp_path / "engine", tmp_path / "vectors.npy", base, measure, engine.parameters)
     np.testing.assert_array_equal(again.search(unseen, 10, EVERYTHING)[0], rows)
 
