@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from starlette.responses import Response
@@ -13,10 +14,11 @@ from .auth import Guard, act
 from .deadline import deadline_of
 from .error_headers import error_headers
 from .json_codec import error_body
-from .telemetry import REQUEST_ID, Telemetry, current
+from .telemetry import CANCELLED, REQUEST_ID, Telemetry, current
 
 __all__ = ["HttpCalls"]
 
+PATIENCE_SECONDS = 0.05
 API = "/v1/"  # pages about the service, such as /readyz and /metrics, are not calls of it
 
 
@@ -38,6 +40,7 @@ class HttpCalls:
         if not scope["path"].startswith(API):
             await self._page(scope, headers, receive, send)
             return
+        client = _Client(receive)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -50,11 +53,16 @@ class HttpCalls:
                 act(self._guard.admit_http(scope["method"], scope["path"], headers))
                 record.deadline = deadline_of(headers)
                 with current(record):
-                    await self._app(scope, receive, send_with_id)
+                    await self._app(scope, client.receive, send_with_id)
+            except asyncio.CancelledError:
+                if not client.is_gone:
+                    raise
+                record.code = CANCELLED
             except EarshotError as error:
                 record.error = error
                 await _response(error)(scope, receive, send_with_id)
             finally:
+                client.forget()
                 record.method = _method(scope)
 
     async def _page(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
@@ -70,6 +78,42 @@ def _response(error: EarshotError) -> Response:
     return Response(
         error_body(error), row_of(error).http, headers=error_headers(error), media_type="application/json"
     )
+
+
+class _Client:
+    """The sender of a request: when it leaves before its answer, the task that works for it is cancelled."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._task = asyncio.current_task()
+        self._timer: asyncio.TimerHandle | None = None
+        self._listening: asyncio.Task[Message] | None = None
+        self.is_gone = False
+
+    async def receive(self) -> Message:
+        """What it sends. Once the body is whole, nobody else listens whether it is still there."""
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            # Most answers are ready before it would matter.
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._listen)
+        return message
+
+    def forget(self) -> None:
+        """The answer is on its way, or nobody is left to have it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._listening is not None:
+            self._listening.cancel()
+
+    def _listen(self) -> None:
+        self._listening = asyncio.ensure_future(self._until_gone())
+
+    async def _until_gone(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and self._task is not None:
+            self.is_gone = True
+            self._task.cancel()
+        return message
 
 
 def _method(scope: Scope) -> str:

@@ -35,7 +35,6 @@ __all__ = ["Addresses", "listen", "running", "serve"]
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30.0
-MAX_WAITING = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,8 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
         stack.callback(telemetry.close)
         telemetry.metrics.add(partial(index_metrics, registry))
         executor = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="earshot"))
-        workers = Workers(executor, max_under_way=threads + MAX_WAITING)
+        workers = Workers(executor, threads=threads, max_queue=settings.max_queue)
+        telemetry.metrics.queues["worker"] = lambda: {"": workers.waiting}
         listener = stack.enter_context(listen(settings.host, settings.port))
         grpc_face = GrpcFace(
             service,

@@ -90,6 +90,13 @@ class Settings(BaseSettings):
             return self.tokens_file
         return None if "://" in self.data_dir else Path(self.data_dir) / "tokens.json"
 
+    max_queue: int = Field(
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Queries that may wait for an index; what comes beyond is refused at once, to be tried "
+        "again later.",
+    )
     log_format: Literal["text", "json"] = Field("text", description="How an entry of the log looks.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged; debug has a line for every call."

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from earshot.errors import DeadlineExceeded, ResourceExhausted
 
+from .pace import SHORTEST_RETRY_SECONDS, Pace
 from .telemetry import CURRENT, CallRecord, current
 
 __all__ = ["Workers"]
@@ -19,32 +20,46 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """`executor`'s threads, at most `max_under_way` calls running or waiting. Belongs to one loop."""
+    """`executor`'s `threads`, and at most `max_queue` calls that wait for one. Belongs to one loop."""
 
-    def __init__(self, executor: Executor, *, max_under_way: int) -> None:
+    def __init__(self, executor: Executor, *, threads: int, max_queue: int) -> None:
         self._executor = executor
-        self._max_under_way = max_under_way
+        self._threads = threads
+        self._max_queue = max_queue
         self._under_way = 0
+        self._pace = Pace(threads)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a thread."""
+        return max(0, self._under_way - self._threads)
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """`function(*arguments)` in a thread, on behalf of the current call, whose stages it may note.
 
-        Raises ResourceExhausted at once where as many wait as may, and DeadlineExceeded when the call's
-        deadline passes; then, and where this task is cancelled, what has not begun never does.
+        Raises ResourceExhausted at once where as many wait as may, or so many that the call's deadline would
+        pass in the queue, and DeadlineExceeded when it passes; then, and where this task is cancelled, what
+        has not begun never does.
         """
-        if self._under_way >= self._max_under_way:
-            raise ResourceExhausted(
-                f"{self._under_way} requests are under way already; try again in a moment"
-            )
         record = CURRENT.get() or CallRecord("", "")
+        wait = self._pace.seconds(self.waiting)
+        if self.waiting >= self._max_queue or self._pace.is_too_slow(self.waiting, record.deadline):
+            raise ResourceExhausted(
+                f"{self.waiting} requests wait already, about {wait:.2g} s of work; try again in a moment",
+                retry_after=max(wait, SHORTEST_RETRY_SECONDS),
+            )
         submitted = time.perf_counter()
 
         def work() -> Result:
-            record.note("queue", submitted, time.perf_counter())
+            started = time.perf_counter()
+            record.note("queue", submitted, started)
             if record.deadline is not None and time.monotonic() >= record.deadline:
                 raise DeadlineExceeded("the deadline passed while the request waited")
-            with current(record):
-                return function(*arguments)
+            try:
+                with current(record):
+                    return function(*arguments)
+            finally:
+                self._pace.note(time.perf_counter() - started)
 
         future = asyncio.get_running_loop().run_in_executor(self._executor, copy_context().run, work)
         self._under_way += 1

@@ -15,6 +15,8 @@ from typing import Generic, TypeVar
 
 from earshot.errors import DeadlineExceeded, ResourceExhausted
 
+from ..pace import SHORTEST_RETRY_SECONDS, Pace
+
 __all__ = ["Batcher"]
 
 Key = TypeVar("Key", bound=Hashable)
@@ -66,6 +68,7 @@ class Batcher(Generic[Key, Item, Result]):
         self._run = run
         self._executor = executor
         self._free = slots
+        self._pace = Pace(slots)
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._lanes: dict[Hashable, _Lane[Key, Item, Result]] = {}
@@ -76,15 +79,21 @@ class Batcher(Generic[Key, Item, Result]):
     ) -> asyncio.Future[Result]:
         """A future of the item's result; cancel it to drop the item. `deadline` is a `time.monotonic()`.
 
-        Raises ResourceExhausted at once where as many wait in this lane as may.
+        Raises ResourceExhausted at once where as many wait in this lane as may, or so many that the
+        deadline would pass in the queue: work for an answer that comes too late is taken from the others.
         """
         loop = asyncio.get_running_loop()
         waiting = self._lanes.get(lane)
         if waiting is None:
             waiting = self._lanes[lane] = _Lane()
-        if waiting.waiting >= self._max_waiting:
+        # The lanes that wait share the engine.
+        ahead = waiting.waiting * len(self._lanes)
+        if waiting.waiting >= self._max_waiting or self._pace.is_too_slow(ahead, deadline):
+            wait = self._pace.seconds(ahead)
             raise ResourceExhausted(
-                f"{waiting.waiting} requests wait for this index already; try again in a moment"
+                f"{waiting.waiting} requests wait for this index already, about {wait:.2g} s of work; "
+                "try again in a moment",
+                retry_after=max(wait, SHORTEST_RETRY_SECONDS),
             )
         future: asyncio.Future[Result] = loop.create_future()
         queue = waiting.queues.get(key)
@@ -143,11 +152,12 @@ class Batcher(Generic[Key, Item, Result]):
 
     def _work(self, loop: asyncio.AbstractEventLoop, key: Key, batch: list[_Entry[Item, Result]]) -> None:
         outcomes: Sequence[Result | BaseException]
+        started = time.perf_counter()
         try:
             outcomes = self._outcomes(key, [entry.item for entry in batch])
         except BaseException as error:  # noqa: BLE001  # whoever waits must hear of it, whatever it is
             outcomes = [RuntimeError(f"the engine's thread ended: {error!r}")] * len(batch)
-        loop.call_soon_threadsafe(self._finish, batch, outcomes)
+        loop.call_soon_threadsafe(self._finish, batch, outcomes, time.perf_counter() - started)
 
     def _outcomes(self, key: Key, items: list[Item]) -> Sequence[Result | BaseException]:
         try:
@@ -157,8 +167,11 @@ class Batcher(Generic[Key, Item, Result]):
                 return [error]
         return [outcome for item in items for outcome in self._outcomes(key, [item])]
 
-    def _finish(self, batch: list[_Entry[Item, Result]], outcomes: Sequence[Result | BaseException]) -> None:
+    def _finish(
+        self, batch: list[_Entry[Item, Result]], outcomes: Sequence[Result | BaseException], seconds: float
+    ) -> None:
         self._free += 1
+        self._pace.note(seconds, sum(entry.weight for entry in batch))
         self._deliver(batch, outcomes)
         self._flush()
 

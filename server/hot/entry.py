@@ -44,7 +44,7 @@ from .app import HotApp, Streaming, Unary
 from .asgi import Application, Receive, Scope, Send
 from .calls import Watch
 from .http import HotHttp
-from .search import MAX_WAITING, Searcher
+from .search import Searcher
 from .standard import HEALTH_SERVICE, REFLECTION_SERVICES, Health, Reflection
 
 __all__ = ["ENVIRONMENT", "app"]
@@ -70,7 +70,8 @@ class _Server:
         self.engine = ThreadPoolExecutor(threads, thread_name_prefix="earshot-engine")
         self.telemetry = telemetry_for(settings)
         self.telemetry.metrics.add(partial(index_metrics, self.registry))
-        workers = Workers(self.executor, max_under_way=threads + MAX_WAITING)
+        workers = Workers(self.executor, threads=threads, max_queue=settings.max_queue)
+        self.telemetry.metrics.queues["worker"] = lambda: {"": workers.waiting}
         searcher = Searcher(
             service,
             workers,
@@ -78,6 +79,7 @@ class _Server:
             self.executor,
             self.engine,
             slots=max(1, threads - 1),
+            max_queue=settings.max_queue,
         )
         self.health = Health(SERVICES)
 

@@ -41,7 +41,6 @@ Check = Callable[[messages.SearchOptions], None]
 MAX_BATCH = 64
 MAX_TEXTS = 8
 MAX_TOGETHER = 256  # of one request; a larger call saves nothing and keeps others waiting
-MAX_WAITING = 1024
 
 
 class _Key:
@@ -84,6 +83,7 @@ class Searcher:
         engine: Executor,
         *,
         slots: int,
+        max_queue: int,
     ) -> None:
         self._service = service
         self._workers = workers
@@ -92,7 +92,7 @@ class Searcher:
             engine,
             slots=slots,
             max_batch=MAX_BATCH,
-            max_waiting=MAX_WAITING,
+            max_waiting=max_queue,
             on_batch=partial(metrics.batch, "engine"),
         )
         # One text a run of the model costs the least; a batch saves the way to another thread and back.
@@ -101,7 +101,7 @@ class Searcher:
             executor,
             slots=slots,
             max_batch=MAX_TEXTS,
-            max_waiting=MAX_WAITING,
+            max_waiting=max_queue,
             on_batch=partial(metrics.batch, "embed"),
         )
         metrics.queues.update(engine=self._searches.waiting, embed=self._texts.waiting)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from .build import telemetry_for
 from .metrics import Metrics, Source
-from .record import CURRENT, REQUEST_ID, CallRecord, current, note_queries, stage
+from .record import CANCELLED, CURRENT, REQUEST_ID, CallRecord, current, note_queries, stage
 from .telemetry import Telemetry
 from .tracing import is_traced
 
 __all__ = [
+    "CANCELLED",
     "CURRENT",
     "REQUEST_ID",
     "CallRecord",

@@ -137,6 +137,25 @@ async def test_beyond_the_bound_it_says_so_at_once_and_other_lanes_go_on(engine:
     assert await asyncio.gather(first, *waiting, other) == [0, 2, 4, 8]
 
 
+async def test_who_would_wait_past_the_deadline_is_told_at_once_when_to_come_again(
+    engine: Engine,
+) -> None:
+    engine.go.set()
+
+    def slow(key: str, items: Sequence[int]) -> list[int]:
+        time.sleep(0.05)
+        return Engine.run(engine, key, items)
+
+    batcher = Batcher(slow, ThreadPoolExecutor(1), slots=1, max_batch=1, max_waiting=1000)
+    assert await batcher.submit("lane", "key", 1) == 2
+    waiting = [batcher.submit("lane", "key", n) for n in range(20)]
+    with pytest.raises(ResourceExhausted, match="20 requests wait") as refused:
+        batcher.submit("lane", "key", 5, time.monotonic() + 0.3)
+    assert 0.5 < (refused.value.retry_after or 0) < 5
+    patient = batcher.submit("lane", "key", 6, time.monotonic() + 60)
+    assert await asyncio.gather(*waiting, patient) == [*(2 * n for n in range(20)), 12]
+
+
 async def test_cancelled_items_do_not_count_as_waiting_for_ever(engine: Engine) -> None:
     engine.go.set()
     batcher = batcher_of(engine, max_waiting=4)
