@@ -229,6 +229,13 @@ def _reason(error: BaseException) -> str:
     # The layers below httpx wrap what the system said ("Connection refused") in less telling words.
     while below := error.__cause__ or error.__context__:
         error = below
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    if (
+        isinstance(error, OSError)
+        and not isinstance(error, ssl.SSLError)
+        and error.errno is not None
+        and error.errno > 0
+    ):
         return os.strerror(error.errno)
     return str(error) or type(error).__name__

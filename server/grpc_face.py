@@ -131,8 +131,9 @@ async def _abort(context: Context, error: EarshotError) -> NoReturn:
 
 
 class GrpcFace:
-    """One gRPC server on one port. `port` is the one taken, also where 0 asked for a free one.
+    """One gRPC server on one port, over TLS where there are credentials.
 
+    `port` is the one taken, also where 0 asked for a free one.
     Raises Unavailable where the port is in use or the address is not ours.
     """
 
@@ -145,6 +146,7 @@ class GrpcFace:
         *,
         host: str,
         port: int,
+        credentials: grpc.ServerCredentials | None = None,
         max_message_bytes: int,
     ) -> None:
         self._server = grpc.aio.server(
@@ -161,9 +163,11 @@ class GrpcFace:
             (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
         try:
-            self.port = self._server.add_insecure_port(
-                f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            )
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            if credentials is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise Unavailable(
                 f"port {port} on {host} cannot be used for gRPC (in use?): "

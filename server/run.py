@@ -8,10 +8,12 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import uvicorn
 
@@ -28,6 +30,7 @@ from .registry_metrics import index_metrics
 from .service import Service
 from .settings import Settings
 from .telemetry import telemetry_for
+from .tls import check_tls, grpc_credentials
 from .workers import Workers
 
 __all__ = ["Addresses", "listen", "running", "serve"]
@@ -43,6 +46,14 @@ class Addresses:
 
     grpc: str
     http: str
+
+    @classmethod
+    def of(cls, settings: Settings, *, grpc_port: int, http_port: int) -> Addresses:
+        """As a client takes them: over TLS they say so."""
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        if settings.tls_certificate is None:
+            return cls(grpc=f"{host}:{grpc_port}", http=f"http://{host}:{http_port}")
+        return cls(grpc=f"grpcs://{host}:{grpc_port}", http=f"https://{host}:{http_port}")
 
 
 class _Http(uvicorn.Server):
@@ -64,6 +75,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
     store = Store(settings.data_dir, cache_dir=settings.cache_dir)
     registry = Registry(store, poll_seconds=settings.poll_seconds, embedders=embedders)
     service = Service(registry, embedders)
+    check_tls(settings)
     check_exposure(settings)
     guard = Guard(settings.tokens_path)
     threads = settings.threads or os.cpu_count() or 1
@@ -82,6 +94,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
             guard,
             host=settings.host,
             port=settings.grpc_port,
+            credentials=grpc_credentials(settings),
             max_message_bytes=settings.max_message_bytes,
         )
         await asyncio.to_thread(registry.start)
@@ -93,6 +106,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                **_tls_of_uvicorn(settings),
                 timeout_graceful_shutdown=int(DRAIN_SECONDS),
             )
         )
@@ -101,14 +115,22 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
         while not uvicorn_server.started and not serving.done():
             await asyncio.sleep(0.005)
         try:
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            yield Addresses(
-                grpc=f"{host}:{grpc_face.port}", http=f"http://{host}:{listener.getsockname()[1]}"
-            )
+            yield Addresses.of(settings, grpc_port=grpc_face.port, http_port=listener.getsockname()[1])
         finally:
             uvicorn_server.should_exit = True
             await grpc_face.stop(DRAIN_SECONDS)
             await serving
+
+
+def _tls_of_uvicorn(settings: Settings) -> dict[str, Any]:
+    if settings.tls_certificate is None:
+        return {}
+    return {
+        "ssl_certfile": settings.tls_certificate,
+        "ssl_keyfile": settings.tls_key,
+        "ssl_ca_certs": settings.tls_client_ca,
+        "ssl_cert_reqs": ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
+    }
 
 
 def serve(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:

@@ -24,6 +24,7 @@ from ..logs import ENVOY_FORMAT
 from ..run import Addresses, listen
 from ..settings import Settings
 from ..telemetry import is_traced
+from ..tls import check_tls
 from .admin import Admin
 from .entry import DRAIN_SECONDS, ENVIRONMENT
 
@@ -76,6 +77,7 @@ async def _process(
     settings: Settings, log_to: IO[str] | None = None
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Addresses]]:
     is_traced(settings.otlp_endpoint)  # what it raises shall reach the caller, not the child's log
+    check_tls(settings)
     check_exposure(settings)
     environment = get_envoy_environ()
     if not {"LD_PRELOAD", "DYLD_INSERT_LIBRARIES"} & environment.keys():
@@ -108,9 +110,8 @@ async def _process(
         finally:
             os.close(theirs)
         try:
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            address = f"{host}:{await _ready(process, admin)}"
-            yield process, Addresses(grpc=address, http=f"http://{address}")
+            port = await _ready(process, admin)
+            yield process, Addresses.of(settings, grpc_port=port, http_port=port)
         finally:
             os.close(ours)
             await _end(process)
@@ -140,6 +141,11 @@ def _configuration(settings: Settings, admin: Admin) -> dict[str, Any]:
         "earshot.server.hot.entry:app",
         address=settings.host,
         port=settings.port,
+        tls_cert=settings.tls_certificate,
+        tls_key=settings.tls_key or settings.tls_certificate,
+        tls_ca_cert=settings.tls_client_ca,
+        # pyvoy would run a second application for it, in a loop of its own: an index more in memory.
+        tls_enable_http3=False,
         lifespan=True,
         loop="uvloop",
     )

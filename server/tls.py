@@ -1,0 +1,58 @@
+"""The server's certificates, looked at before anything listens, and as gRPC wants them."""
+
+from __future__ import annotations
+
+import ssl
+
+import grpc
+
+from earshot.errors import InvalidArgument
+
+from .settings import Settings
+
+__all__ = ["check_tls", "grpc_credentials"]
+
+
+def check_tls(settings: Settings) -> None:
+    """Raises InvalidArgument naming the setting where the certificates cannot be served."""
+    certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+    if certificate is None and (key or client_ca):
+        name = "tls_key" if key else "tls_client_ca"
+        raise InvalidArgument(f"{name} is given without tls_certificate, so nothing is encrypted", field=name)
+    if certificate is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise InvalidArgument(
+            f"tls_certificate {certificate} and tls_key {key} cannot be used: {_reason(error)}",
+            field="tls_certificate",
+        ) from error
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(client_ca)
+        except OSError as error:
+            raise InvalidArgument(
+                f"tls_client_ca {client_ca} cannot be used: {_reason(error)}", field="tls_client_ca"
+            ) from error
+
+
+def grpc_credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    """For grpcio's server; None without TLS. `check_tls` has looked at them."""
+    if settings.tls_certificate is None:
+        return None
+    key = (settings.tls_key or settings.tls_certificate).read_bytes()
+    client_ca = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
+    return grpc.ssl_server_credentials(
+        [(key, settings.tls_certificate.read_bytes())], client_ca, require_client_auth=client_ca is not None
+    )
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return {
+            "KEY_VALUES_MISMATCH": "the key belongs to another certificate",
+            "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in it",
+        }.get(error.reason or "", error.reason or str(error))
+    return str(error.strerror)
