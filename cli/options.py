@@ -20,6 +20,7 @@ __all__ = [
     "CacheDir",
     "DataDir",
     "IndexName",
+    "Journal",
     "Json",
     "Server",
     "Shards",
@@ -46,6 +47,15 @@ CacheDir = Annotated[
     Path | None,
     typer.Option(
         help="Folder for models and computed embeddings (default: $EARSHOT_CACHE_DIR or the user's cache).",
+        show_default=False,
+    ),
+]
+Journal = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="postgresql://… of the journal that several servers share (default: $EARSHOT_JOURNAL, or a file "
+        "beside the index's versions).",
         show_default=False,
     ),
 ]

@@ -6,7 +6,7 @@ Everything here is in terms of ids and recall; rows, leaves and candidates are t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ from .engines import Rows
 from .explain import Explanation, explain
 from .files import link_files
 from .filters import as_where
-from .manifest import Manifest, check_files, list_files, read_manifest, write_manifest
+from .manifest import Manifest, check_files, file_entry, list_files, read_manifest, write_manifest
 from .planner import MAX_NEIGHBORS, Planner, check_whole
 from .result import Datapoint, SearchResult, check_fields, hits_of
 from .shard import Shard
@@ -143,12 +143,24 @@ class Index:
         ]
         return cls(combine(parts, measure), manifest, path)
 
-    def save(self, folder: str | os.PathLike[str], **manifest: Any) -> Manifest:
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        files: Mapping[str, Callable[[Path], None]] | None = None,
+        **manifest: Any,
+    ) -> Manifest:
         """Write the index into a new or empty folder; fields of its manifest can be given.
 
         An index that was opened shares its files with the folder it came from, by hard link where the
         file system has them: files of an index never change. `Store.publish` does this so that a crash
         leaves the old version or the new.
+
+        Args:
+            folder: Where.
+            files: More files of the version, by name, each written by a function of its path; they go
+                wherever the version goes.
+            manifest: Fields of the manifest.
 
         Returns:
             The manifest as written, with every file's size and checksum.
@@ -166,11 +178,17 @@ class Index:
             for number, part in enumerate(self._shard.parts or (self._shard,)):
                 (path / _shard_name(number)).mkdir()
                 part.save(path / _shard_name(number))
-            files = list_files(path)
+            entries = list_files(path)
         else:
-            files = self.manifest.files  # not counted anew: damage since then must not be sealed
-            link_files(files, self._origin, path)
-        written = msgspec.structs.replace(self.manifest, **manifest, files=files)
+            # Not counted anew: damage since then must not be sealed.
+            entries = {
+                name: entry for name, entry in self.manifest.files.items() if name not in (files or {})
+            }
+            link_files(entries, self._origin, path)
+        for name, write in (files or {}).items():
+            write(path / name)
+            entries[name] = file_entry(path / name)
+        written = msgspec.structs.replace(self.manifest, **manifest, files=entries)
         write_manifest(written, path)
         return written
 
@@ -214,6 +232,10 @@ class Index:
     def shard(self) -> Shard:
         """The datapoints by row, and what searches them."""
         return self._shard
+
+    def file(self, name: str) -> Path | None:
+        """One of `save`'s `files` of the version that this was opened from; None where it has none."""
+        return self._origin / name if self._origin is not None and name in self.manifest.files else None
 
     def __len__(self) -> int:
         return len(self._shard)
@@ -378,6 +400,10 @@ class Index:
                 shard.ids.of(rows).tolist(), self._vectors(rows), rows.tolist(), strict=True
             )
         ]
+
+    def vectors_of(self, rows: Rows) -> Floats:
+        """The vectors of rows as they were given, float32 [len(rows), dimension]."""
+        return self._vectors(rows)
 
     def _vectors(self, rows: Rows) -> Floats:
         vectors = self._shard.vectors[rows]

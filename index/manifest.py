@@ -89,10 +89,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 def list_files(folder: Path) -> dict[str, FileEntry]:
     """Size and checksum of every file below `folder`, by its relative path."""
     return {
-        str(path.relative_to(folder)): FileEntry(path.stat().st_size, checksum(path))
+        str(path.relative_to(folder)): file_entry(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Size and checksum of a file."""
+    return FileEntry(path.stat().st_size, checksum(path))
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

@@ -16,6 +16,8 @@ _PARTS = {
     "ids": ("*/ids.arrow", "*/id_hashes.arrow"),
     "attributes": ("*/attributes.arrow",),
     "filters": ("*/filters/*",),
+    "updates": ("live.arrow",),
+    "questions": ("questions.npy",),
     "other": ("*",),
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from .config import FIXED, IndexConfig, checked_config
 from .diff import VersionDiff, diff
 from .homes import home_of
 from .homes.base import CONFIG, CURRENT, next_version
+from .homes.folder import FolderHome
 from .index import Index
+from .journal import JOURNAL_FILE
 from .manifest import MANIFEST, Manifest, check_sizes, now
 from .tuning import Recall
 
@@ -171,6 +173,19 @@ class Store:
             self._check_etag(name, etag)
             self._home.delete(name)
 
+    def journal_file(self, name: str) -> Path | None:
+        """Where the index's journal lies, or will; None at an address, where no database can."""
+        return Path(self._home.where(name)) / JOURNAL_FILE if isinstance(self._home, FolderHome) else None
+
+    def oldest_sequence(self, name: str) -> int:
+        """The least sequence number of the whole versions: what the journal must go on from for any of them.
+
+        Raises:
+            NotFound: No such index.
+        """
+        whole = [info.version for info in self.versions(name) if info.problem is None]
+        return min((self.manifest(name, version).sequence_number for version in whole), default=0)
+
     def versions(self, name: str) -> list[VersionInfo]:
         """All versions, oldest first, the broken ones too."""
         current = self._current(name)
@@ -204,13 +219,21 @@ class Store:
         """A version's manifest alone; raises as `open` does."""
         return self._home.manifest(name, self._version(name, version))
 
-    def publish(self, name: str, index: Index, *, manifest_extra: Mapping[str, Any] | None = None) -> str:
+    def publish(
+        self,
+        name: str,
+        index: Index,
+        *,
+        manifest_extra: Mapping[str, Any] | None = None,
+        files: Mapping[str, Callable[[Path], None]] | None = None,
+    ) -> str:
         """Write `index` as the next version and make it current; returns the version's name.
 
         Args:
             name: The index, which exists.
             index: What to publish.
             manifest_extra: Fields of the manifest: config, model, source, sequence_number.
+            files: As in `Index.save`.
 
         Raises:
             Aborted: Another writer is at work.
@@ -227,7 +250,7 @@ class Store:
             version = next_version(self._home.versions(name))
 
             def write(folder: Path) -> None:
-                index.save(folder, index=name, version=version, created=now(), **extra)
+                index.save(folder, files=files, index=name, version=version, created=now(), **extra)
                 _read_back(folder)
 
             self._home.add(name, version, write)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .build import BuildReport, BuildRequest, build
+from .compact import CompactReport, CompactRequest, compact
 from .evaluate import tuned_on
+from .journals import JournalReport, journal_report
 from .rebuild import BadLimit, RebuildReport, RebuildRequest, rebuild
 from .tune import TuneReport, TuneRequest, tune
 
@@ -11,11 +13,16 @@ __all__ = [
     "BadLimit",
     "BuildReport",
     "BuildRequest",
+    "CompactReport",
+    "CompactRequest",
+    "JournalReport",
     "RebuildReport",
     "RebuildRequest",
     "TuneReport",
     "TuneRequest",
     "build",
+    "compact",
+    "journal_report",
     "rebuild",
     "tune",
     "tuned_on",

@@ -11,7 +11,9 @@ import msgspec
 from earshot.errors import InvalidArgument, NotFound
 from earshot.index import Index, Part, Recall, Store, open_vectors, sizes
 
-from .evaluate import Questions, evaluate, questions_of, tuned_on
+from .evaluate import QUESTIONS_FILE, Questions, evaluate, questions_of, tuned_on
+from .journals import trim_journal
+from .overlay import Sourced, overlay_of
 from .queries import given_questions
 from .steps import existing, timed
 
@@ -37,6 +39,8 @@ class BuildRequest:
         shards: As in `Index.build`.
         tuning_queries: A file of vectors; None for the queries that lie beside the vectors, or else a sample.
         keep: Old versions that stay for rollback.
+        journal: Its address where one is set.
+        drop_live_updates: Whether acknowledged live updates go; otherwise they stay, over the file's vectors.
     """
 
     index: str
@@ -51,6 +55,8 @@ class BuildRequest:
     shards: int = 1
     tuning_queries: Path | None = None
     keep: int = 3
+    journal: str | None = None
+    drop_live_updates: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +91,23 @@ def build(request: BuildRequest, *, store: Store, progress: Progress) -> BuildRe
                 questions = given_questions(request.tuning_queries, None)
             elif source.queries is not None:
                 questions = questions_of(source.queries, f"queries of {request.vectors.name}")
+            overlay = overlay_of(store, request.index, request.journal, drop=request.drop_live_updates)
+            overlay.check(dimension=source.vectors.shape[1])
         with timed(seconds, "build"):
+            sourced = overlay.over(
+                Sourced(
+                    source.vectors,
+                    source.ids if request.ids is None else _lines(request.ids),
+                    source.crowding_tags,
+                    source.metadata,
+                )
+            )
             index = Index.build(
-                source.vectors,
-                source.ids if request.ids is None else _lines(request.ids),
-                crowding_tags=source.crowding_tags,
-                metadata=source.metadata,
+                sourced.vectors,
+                sourced.ids,
+                crowding_tags=sourced.crowding_tags,
+                metadata=sourced.metadata,
+                restricts=sourced.restricts,
                 distance_measure=request.distance_measure
                 or source.distance_measure
                 or "DOT_PRODUCT_DISTANCE",
@@ -110,9 +127,18 @@ def build(request: BuildRequest, *, store: Store, progress: Progress) -> BuildRe
                 "tuning_queries": questions.name if questions else "",
             }
             version = store.publish(
-                request.index, index, manifest_extra={"config": {}, "model": {}, "source": described}
+                request.index,
+                index,
+                manifest_extra={
+                    "config": {},
+                    "model": {},
+                    "source": described,
+                    "sequence_number": overlay.sequence,
+                },
+                files={**overlay.files, **({QUESTIONS_FILE: questions.save} if questions else {})},
             )
             store.prune(request.index, keep=request.keep)
+            trim_journal(store, request.index, request.journal)
     manifest = store.manifest(request.index, version)
     return BuildReport(
         index=request.index,

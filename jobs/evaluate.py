@@ -8,16 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from earshot.embedding import Embedder, EmbeddingCache, Vectors, embed_cached
-from earshot.errors import FailedPrecondition
+from earshot.errors import DataLoss, FailedPrecondition
 from earshot.index import Index, Manifest, Recall
 
-__all__ = ["MAX_QUESTIONS", "Questions", "evaluate", "held_out_questions", "questions_of", "tuned_on"]
+__all__ = [
+    "MAX_QUESTIONS",
+    "QUESTIONS_FILE",
+    "Questions",
+    "evaluate",
+    "held_out_questions",
+    "kept_questions",
+    "questions_of",
+    "tuned_on",
+]
 
 MAX_QUESTIONS = 1000
+QUESTIONS_FILE = "questions.npy"
 MIN_QUESTIONS = 40
 EVALUATED_AT = 10
 
@@ -30,10 +41,34 @@ class Questions:
     tuning: Vectors
     evaluation: Vectors | None
 
+    def save(self, path: Path) -> None:
+        """Write them as `kept_questions` reads them."""
+        parts = [self.tuning] if self.evaluation is None else [self.tuning, self.evaluation]
+        np.save(path, np.concatenate(parts))
+
+
+def kept_questions(version: Index) -> Questions | None:
+    """The questions that a version was tuned and evaluated with; None where a sample of its vectors asked.
+
+    Raises DataLoss where its file is damaged.
+    """
+    path = version.file(QUESTIONS_FILE)
+    if path is None:
+        return None
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataLoss(f"{path} cannot be read: {error}") from error
+    return _halves(vectors, str(version.manifest.source.get("tuning_queries") or path.name))
+
 
 def questions_of(vectors: Vectors, name: str) -> Questions:
     """A half to tune with and one to evaluate, always the same; `name` says what they are."""
     vectors = vectors[np.random.default_rng(0).permutation(len(vectors))[:MAX_QUESTIONS]]
+    return _halves(vectors, name)
+
+
+def _halves(vectors: Vectors, name: str) -> Questions:
     if len(vectors) < MIN_QUESTIONS:
         return Questions(name, vectors, None)
     half = len(vectors) // 2

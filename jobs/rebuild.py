@@ -21,7 +21,9 @@ from earshot.index import Index, Manifest, Recall, Store
 
 from .bad_records import BadLimit, BadRecords
 from .datapoints import Row, rows_of
-from .evaluate import Questions, evaluate, held_out_questions, tuned_on
+from .evaluate import QUESTIONS_FILE, Questions, evaluate, held_out_questions, tuned_on
+from .journals import trim_journal
+from .overlay import Sourced, overlay_of
 from .queries import given_questions
 from .sources import FieldMapping, read_documents
 from .steps import existing, timed
@@ -43,7 +45,8 @@ class RebuildRequest:
     """What to build.
 
     `force` builds although nothing changed; `keep` old versions stay for rollback; `tuning_queries` is a
-    file of real queries, in place of the documents' titles.
+    file of real queries, in place of the documents' titles; `journal` is its address where one is set.
+    Live updates that were acknowledged stay, over the sources, unless `drop_live_updates`.
     """
 
     index: str
@@ -56,6 +59,8 @@ class RebuildRequest:
     keep: int = 3
     force: bool = False
     tuning_queries: Path | None = None
+    journal: str | None = None
+    drop_live_updates: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +104,10 @@ def rebuild(
             read = _read(request, progress)
         embedder = load_embedder(cache_dir=cache_dir)
         fingerprint = _fingerprint(read.rows, embedder, request)
-        current = None if request.force else _current_manifest(store, request.index)
+        overlay = overlay_of(store, request.index, request.journal, drop=request.drop_live_updates)
+        overlay.check(dimension=embedder.dimensions, model=embedder.digest)
+        rebuilt = request.force or request.drop_live_updates
+        current = None if rebuilt else _current_manifest(store, request.index)
         if current is not None and current.source.get("fingerprint") == fingerprint:
             return _report(request, current, read, seconds, embedded=0, published=False)
         with timed(seconds, "embed"), EmbeddingCache(cache_dir / "embeddings.sqlite") as cache:
@@ -110,7 +118,7 @@ def rebuild(
                 else given_questions(request.tuning_queries, partial(embed_cached, embedder, cache=cache))
             )
         with timed(seconds, "build"):
-            index = _build(request, read.rows, vectors, questions, progress)
+            index = _build(request, overlay.over(_sourced(read.rows, vectors)), questions, progress)
         with timed(seconds, "evaluate"):
             progress("evaluate", 0, 1)
             recall = evaluate(index, questions, target_recall=request.target_recall)
@@ -124,9 +132,12 @@ def rebuild(
                     "config": CONFIG,
                     "model": {"name": embedder.model_id, "precision": "int8", "digest": embedder.digest},
                     "source": _source(request, read, fingerprint, recall, questions),
+                    "sequence_number": overlay.sequence,
                 },
+                files={**overlay.files, **({QUESTIONS_FILE: questions.save} if questions else {})},
             )
             store.prune(request.index, keep=request.keep)
+            trim_journal(store, request.index, request.journal)
             progress("publish", 1, 1)
     return _report(
         request, store.manifest(request.index, version), read, seconds, embedded=embedded, published=True
@@ -190,11 +201,7 @@ def _embed(
 
 
 def _build(
-    request: RebuildRequest,
-    rows: Sequence[Row],
-    vectors: Vectors,
-    questions: Questions | None,
-    progress: Progress,
+    request: RebuildRequest, sourced: Sourced, questions: Questions | None, progress: Progress
 ) -> Index:
     stages = ("build", "tune", "filters")
 
@@ -202,16 +209,26 @@ def _build(
         progress("build", stages.index(stage) * 100 + 100 * done // total, 100 * len(stages))
 
     return Index.build(
-        vectors,
-        [row.id for row in rows],
-        crowding_tags=[row.crowding_tag for row in rows],
-        metadata=[row.metadata for row in rows],
-        restricts=[row.restricts for row in rows],
+        sourced.vectors,
+        sourced.ids,
+        crowding_tags=sourced.crowding_tags,
+        metadata=sourced.metadata,
+        restricts=sourced.restricts,
         distance_measure="DOT_PRODUCT_DISTANCE",
         shards=request.shards,
         target_recall=request.target_recall,
         tuning_queries=None if questions is None else questions.tuning,
         progress=advance,
+    )
+
+
+def _sourced(rows: Sequence[Row], vectors: Vectors) -> Sourced:
+    return Sourced(
+        vectors,
+        [row.id for row in rows],
+        [row.crowding_tag for row in rows],
+        [row.metadata for row in rows],
+        [row.restricts for row in rows],
     )
 
 

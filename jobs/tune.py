@@ -17,7 +17,7 @@ from earshot.embedding import EmbeddingCache, embed_cached, load_embedder
 from earshot.errors import FailedPrecondition
 from earshot.index import Index, OperatingPoint, Recall, Store
 
-from .evaluate import Questions, evaluate, held_out_questions, tuned_on
+from .evaluate import QUESTIONS_FILE, Questions, evaluate, held_out_questions, tuned_on
 from .queries import given_questions
 from .steps import timed
 
@@ -99,6 +99,7 @@ def tune(request: TuneRequest, *, store: Store, cache_dir: Path, progress: Progr
                     "source": source,
                     "sequence_number": index.manifest.sequence_number,
                 },
+                files={QUESTIONS_FILE: questions.save} if questions else None,
             )
     manifest = store.manifest(request.index, version)
     return TuneReport(

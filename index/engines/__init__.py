@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from earshot.errors import InvalidArgument
 
 from ..distance import DistanceMeasure
@@ -27,6 +29,7 @@ __all__ = [
     "Rows",
     "ScannEngine",
     "ScannParameters",
+    "as_before",
     "select",
 ]
 
@@ -34,6 +37,15 @@ ENGINES: dict[str, type[Engine]] = {
     engine.name: engine for engine in (ExactEngine, ScannEngine, FaissEngine, FaissGpuEngine)
 }
 _AUTO = ScannEngine
+ASKED_FOR = "asked for by name"
+PARAMETERS_GIVEN = "its parameters were given"
+
+
+def as_before(name: str, parameters: dict[str, Any], reason: str) -> Any:
+    """What to give `select` so that a build is asked for the same as the one that a manifest tells of."""
+    if reason.startswith(PARAMETERS_GIVEN):
+        return msgspec.convert(parameters, ENGINES[name].parameters_type)
+    return name if reason.startswith(ASKED_FOR) else "auto"
 
 
 def select(
@@ -75,8 +87,8 @@ def select(
                 "memory_budget chooses an engine's parameters: give it, or the parameters",
                 field="memory_budget",
             )
-        return chosen, parameters, "its parameters were given"
+        return chosen, parameters, PARAMETERS_GIVEN
     parameters = chosen.choose(count, dimension, measure, memory_budget)
     if parameters is None:
         return ExactEngine, ExactParameters(), f"{count} datapoints are too few for {chosen.name}"
-    return chosen, parameters, "chosen for so many datapoints" if engine == "auto" else "asked for by name"
+    return chosen, parameters, "chosen for so many datapoints" if engine == "auto" else ASKED_FOR
