@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from .options import CacheDir, DataDir, IndexName, Json, Shards, TuningQueries, store_of
+from .options import (
+    CacheDir,
+    DataDir,
+    DropLiveUpdates,
+    IndexName,
+    Journal,
+    Json,
+    Shards,
+    TuningQueries,
+    store_of,
+)
 from .output import console, parts_table, print_json, progress_bars, recall_text
 
 __all__ = ["build"]
@@ -49,6 +59,8 @@ def build(
     shards: Shards = 1,
     tuning_queries: TuningQueries = None,
     keep: Annotated[int, typer.Option(min=1, help="Versions to keep for rollback.")] = 3,
+    journal: Journal = None,
+    drop_live_updates: DropLiveUpdates = False,
     json: Json = False,
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
@@ -60,7 +72,9 @@ def build(
     """
     from earshot.jobs import BuildRequest
     from earshot.jobs import build as run_job
+    from earshot.server import load_settings
 
+    settings = load_settings(data_dir=data_dir, cache_dir=cache_dir, journal=journal)
     request = BuildRequest(
         index=index,
         vectors=vectors,
@@ -74,6 +88,8 @@ def build(
         shards=shards,
         tuning_queries=tuning_queries,
         keep=keep,
+        drop_live_updates=drop_live_updates,
+        journal=settings.journal,
     )
     with progress_bars() as progress:
         report = run_job(request, store=store_of(data_dir, cache_dir), progress=progress)

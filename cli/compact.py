@@ -38,11 +38,13 @@ def compact(
         print_json(report)
         return
     if not report.published:
-        console.print(f"nothing to compact: {index} {report.version or '(no version)'} stays", highlight=False)
+        console.print(
+            f"nothing to compact: {index} {report.version or '(no version)'} stays", highlight=False
+        )
         return
     assert report.recall is not None
     console.print(
-        f"published [bold]{index} {report.version}[/]: {report.updates} updates up to number {report.sequence}, "
+        f"published [bold]{index} {report.version}[/]: {report.updates} updates up to {report.sequence}, "
         f"{report.datapoints} datapoints, recall {recall_text(report.recall)} on {report.engine}, "
         f"{sum(report.seconds.values()):.1f} s\ntuned on {report.tuned_on}; "
         f"the journal is trimmed up to {report.trimmed}",

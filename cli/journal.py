@@ -29,7 +29,10 @@ def journal(
         return
     rows = [
         ("journal", report.address),
-        ("entries", f"{report.entries:,}" + (f" ({report.first} to {report.last})" if report.entries else "")),
+        (
+            "entries",
+            f"{report.entries:,}" + (f" ({report.first} to {report.last})" if report.entries else ""),
+        ),
         ("last update", report.last),
         ("in version", f"{report.version or 'none'}, up to {report.version_sequence}"),
         ("waiting for compaction", f"{report.waiting:,}"),

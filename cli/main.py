@@ -16,10 +16,12 @@ from earshot.errors import EarshotError
 
 from . import (
     build,
+    compact,
     demo,
     diff,
     explain,
     indexes,
+    journal,
     prune,
     rebuild,
     rollback,
@@ -62,6 +64,8 @@ for module in (
     indexes,
     versions,
     tune,
+    compact,
+    journal,
     verify,
     diff,
     rollback,

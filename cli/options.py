@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CacheDir",
     "DataDir",
+    "DropLiveUpdates",
     "IndexName",
     "Journal",
     "Json",
@@ -57,6 +58,13 @@ Journal = Annotated[
         help="postgresql://… of the journal that several servers share (default: $EARSHOT_JOURNAL, or a file "
         "beside the index's versions).",
         show_default=False,
+    ),
+]
+DropLiveUpdates = Annotated[
+    bool,
+    typer.Option(
+        "--drop-live-updates",
+        help="Forget every upsert and remove so far; otherwise they stay, over what the sources say.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

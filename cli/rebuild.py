@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import CacheDir, DataDir, IndexName, Json, Shards, TuningQueries
+from .options import CacheDir, DataDir, DropLiveUpdates, IndexName, Journal, Json, Shards, TuningQueries
 from .output import console, print_json, progress_bars
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def rebuild(
     keep: Annotated[int, typer.Option(min=1, help="Versions to keep for rollback.")] = 3,
     force: Annotated[bool, typer.Option("--force", help="Build although nothing has changed.")] = False,
     tuning_queries: TuningQueries = None,
+    journal: Journal = None,
+    drop_live_updates: DropLiveUpdates = False,
     json: Json = False,
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
@@ -65,7 +67,7 @@ def rebuild(
     from earshot.jobs.sources import field_mapping
     from earshot.server import load_settings
 
-    settings = load_settings(data_dir=data_dir, cache_dir=cache_dir)
+    settings = load_settings(data_dir=data_dir, cache_dir=cache_dir, journal=journal)
     request = RebuildRequest(
         index=index,
         sources=source,
@@ -75,6 +77,8 @@ def rebuild(
         target_recall=target_recall,
         shards=shards,
         keep=keep,
+        drop_live_updates=drop_live_updates,
+        journal=settings.journal,
         force=force,
         tuning_queries=tuning_queries,
     )

@@ -10,7 +10,14 @@ from earshot.errors import Aborted, FailedPrecondition, NotFound
 from earshot.index import Store
 from earshot.index.journal import Journal, open_journal
 
-__all__ = ["JournalReport", "journal_address", "journal_report", "last_update", "read_journal", "trim_journal"]
+__all__ = [
+    "JournalReport",
+    "journal_address",
+    "journal_report",
+    "last_update",
+    "read_journal",
+    "trim_journal",
+]
 
 
 def journal_address(store: Store, index: str, journal: str | None) -> str | Path | None:

@@ -63,6 +63,25 @@ class Settings(BaseSettings):
         description="How often a server looks for a new version of its indexes; by itself every 0.5 s in a "
         "folder, every 10 s at an address.",
     )
+    journal: str | None = Field(
+        None,
+        pattern=r"^postgres(ql)?://",
+        description="Address postgresql://… of the journal of updates, where several servers share indexes "
+        "or the data lies at an address; by itself a file beside each index's versions. "
+        "Needs earshot[postgres].",
+    )
+    compact_updates: int = Field(
+        100_000,
+        ge=0,
+        description="After how many updates a server builds a new version in the background; 0 for never.",
+    )
+    compact_share: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="Share of an index's datapoints that may be fresh or removed before a server builds a "
+        "new version in the background.",
+    )
     max_message_bytes: int = Field(
         16 * MEBIBYTE, ge=1024, le=1 << 30, description="Largest request that is read, in bytes."
     )
