@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from earshot.client import Client
+    from earshot.client import Client, Tls
+    from earshot.client.http_transport import HttpTransport
     from earshot.index import Store
 
 __all__ = [
@@ -146,10 +147,22 @@ class Connection:
 
     def client(self, server: str) -> Client:
         """A client of `server`."""
-        from earshot.client import Client, Tls
+        from earshot.client import Client
+
+        return Client(server, token=self.token, tls=self._tls())
+
+    def pages(self, server: str) -> HttpTransport:
+        """What reads pages such as `/metrics` of the server at an HTTP address."""
+        from earshot.client.access import Access
+        from earshot.client.http_transport import HttpTransport
+
+        return HttpTransport(server, Access(self.token, self._tls()))
+
+    def _tls(self) -> Tls | None:
+        from earshot.client import Tls
 
         files = (self.tls_ca, self.tls_certificate, self.tls_key)
-        return Client(server, token=self.token, tls=Tls(*files) if any(files) else None)
+        return Tls(*files) if any(files) else None
 
 
 connection: ContextVar[Connection] = ContextVar("connection", default=Connection())  # noqa: B039  # frozen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import re
 import ssl
@@ -71,6 +72,13 @@ class HttpTransport:
         except EarshotError:
             return False
 
+    def page(self, path: str, timeout: float | None) -> bytes:
+        """A page about the server, such as `/metrics`. Raises as `call`."""
+        status, content, _ = self._exchange(Outgoing("GET", path), timeout)
+        if status != httpx.codes.OK:
+            raise _error(status, content)
+        return content
+
     def close(self) -> None:
         """Closes all connections."""
         self._client.close()
@@ -79,7 +87,7 @@ class HttpTransport:
         left = _Remaining(timeout)
         with (
             _translated(),
-            self._client.stream(**_arguments(outgoing), extensions={"timeout": left}) as response,
+            self._client.stream(**_arguments(outgoing, timeout), extensions={"timeout": left}) as response,
         ):
             content = bytearray()
             for chunk in response.iter_bytes():
@@ -117,7 +125,7 @@ class AsyncHttpTransport:
     async def _exchange(self, outgoing: Outgoing, timeout: float | None) -> tuple[int, bytes, str | None]:
         with _translated():
             async with asyncio.timeout(timeout):
-                response = await self._client.request(**_arguments(outgoing))
+                response = await self._client.request(**_arguments(outgoing, timeout))
         return response.status_code, response.content, response.headers.get("retry-after")
 
 
@@ -199,8 +207,11 @@ def _excerpt(content: bytes) -> str:
     return text or "no content"
 
 
-def _arguments(outgoing: Outgoing) -> dict[str, Any]:
+def _arguments(outgoing: Outgoing, timeout: float | None) -> dict[str, Any]:
+    # gRPC's own header, so that the server does not work for an answer that nobody waits for.
+    deadline = {} if timeout is None else {"grpc-timeout": f"{min(math.ceil(1e3 * timeout), 99_999_999)}m"}
     return {
+        "headers": deadline,
         "method": outgoing.method,
         "url": outgoing.url,
         "params": outgoing.params,
