@@ -19,6 +19,7 @@ from earshot.errors import EarshotError, Internal, Unavailable, row_of
 from .auth import Admission, Guard, act
 from .error_headers import error_metadata
 from .grpc_methods import METHODS, SEARCH, SERVICES, STREAM_SEARCH
+from .limits import MAX_HEADER_BYTES, checked_size
 from .service import Service
 from .streams import stream_search
 from .telemetry import REQUEST_ID, CallRecord, Telemetry, current
@@ -36,16 +37,23 @@ STATUS_OF_CODE = {status.value[0]: status for status in grpc.StatusCode}
 
 
 class _Handlers(grpc.GenericRpcHandler):
-    def __init__(self, service: Service, workers: Workers, telemetry: Telemetry, guard: Guard) -> None:
+    def __init__(
+        self,
+        service: Service,
+        workers: Workers,
+        telemetry: Telemetry,
+        guard: Guard,
+        max_answer_bytes: int,
+    ) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             path: grpc.unary_unary_rpc_method_handler(
-                _handler(path, partial(workers.run, method, service), telemetry, guard)
+                _handler(path, partial(workers.run, method, service), telemetry, guard, max_answer_bytes)
             )
             for path, method in METHODS.items()
         }
         search = partial(workers.run, METHODS[SEARCH], service)
         self._handlers[STREAM_SEARCH] = grpc.stream_stream_rpc_method_handler(
-            _stream_handler(STREAM_SEARCH, search, telemetry, guard)
+            _stream_handler(STREAM_SEARCH, search, telemetry, guard, max_answer_bytes)
         )
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -53,7 +61,7 @@ class _Handlers(grpc.GenericRpcHandler):
 
 
 def _handler(
-    path: str, call: Call, telemetry: Telemetry, guard: Guard
+    path: str, call: Call, telemetry: Telemetry, guard: Guard, max_answer_bytes: int
 ) -> Callable[[bytes, Context], Awaitable[bytes]]:
     async def handle(data: bytes, context: Context) -> bytes:
         try:
@@ -63,7 +71,7 @@ def _handler(
                     admission = guard.admit(path, headers)
                     admission.check(data)
                     act(admission)
-                    return await call(data)
+                    return checked_size(await call(data), max_answer_bytes)
                 except EarshotError:
                     raise
                 except Exception:
@@ -77,7 +85,7 @@ def _handler(
 
 
 def _stream_handler(
-    path: str, call: Call, telemetry: Telemetry, guard: Guard
+    path: str, call: Call, telemetry: Telemetry, guard: Guard, max_answer_bytes: int
 ) -> Callable[..., AsyncIterator[bytes]]:
     async def search(stream: CallRecord, admission: Admission, data: bytes) -> Sequence[bytes]:
         with telemetry.begin_in_stream(stream) as record, current(record):
@@ -94,7 +102,9 @@ def _stream_handler(
             with _begin(telemetry.begin_stream, path, headers, context) as stream:
                 admission = guard.admit(path, headers)
                 searches = stream_search(
-                    one_by_one(requests), lambda data: asyncio.ensure_future(search(stream, admission, data))
+                    one_by_one(requests),
+                    lambda data: asyncio.ensure_future(search(stream, admission, data)),
+                    max_answer_bytes,
                 )
                 async with aclosing(searches) as bundles:
                     async for answers in bundles:
@@ -148,15 +158,20 @@ class GrpcFace:
         port: int,
         credentials: grpc.ServerCredentials | None = None,
         max_message_bytes: int,
+        max_answer_bytes: int,
     ) -> None:
         self._server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
                 ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.max_send_message_length", -1),
+                ("grpc.max_send_message_length", -1),  # we look ourselves, and say what to do
+                ("grpc.max_metadata_size", MAX_HEADER_BYTES),
+                ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),  # by itself it refuses some at random
             ]
         )
-        self._server.add_generic_rpc_handlers((_Handlers(service, workers, telemetry, guard),))
+        self._server.add_generic_rpc_handlers(
+            (_Handlers(service, workers, telemetry, guard, max_answer_bytes),)
+        )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from earshot.errors import EarshotError, row_of
+from earshot.errors import EarshotError, InvalidArgument, row_of
 
 from .auth import Guard, act
 from .deadline import deadline_of
 from .error_headers import error_headers
 from .json_codec import error_body
+from .limits import MAX_HEADER_BYTES
 from .telemetry import CANCELLED, REQUEST_ID, Telemetry, current
 
 __all__ = ["HttpCalls"]
@@ -35,6 +36,11 @@ class HttpCalls:
         """One request, as ASGI has it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+            # Not every server in front of this counts what came in one piece.
+            too_large = InvalidArgument(f"the headers have more than {MAX_HEADER_BYTES} bytes")
+            await _response(too_large)(scope, receive, send)
             return
         headers = dict(scope["headers"])
         if not scope["path"].startswith(API):

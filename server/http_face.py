@@ -21,6 +21,7 @@ from . import messages
 from .auth import current
 from .error_headers import error_headers
 from .json_codec import decode, encode, error_body
+from .limits import checked_size
 from .openapi import DESCRIPTION, add_schemas, answers, body
 from .service import Service
 from .telemetry import CURRENT, Metrics, stage
@@ -37,14 +38,22 @@ PAGE_SIZE = Query(0, alias="pageSize", description="At most so many; 0 means 100
 PAGE_TOKEN = Query("", alias="pageToken", description="From an earlier answer.")
 
 
-def http_app(service: Service, workers: Workers, metrics: Metrics, *, max_message_bytes: int) -> FastAPI:
-    """An ASGI application over `service`; `workers` do its work, bodies above the limit are refused."""
+def http_app(
+    service: Service,
+    workers: Workers,
+    metrics: Metrics,
+    *,
+    max_message_bytes: int,
+    max_answer_bytes: int,
+) -> FastAPI:
+    """An ASGI application over `service`; `workers` do its work, what is above the limits is refused."""
     app = FastAPIOffline(
         title="Earshot", version=metadata.version("earshot"), description=DESCRIPTION, redoc_url=None
     )
 
     async def reply(call: Callable[[], msgspec.Struct]) -> Response:
-        return Response(await workers.run(_answer, call), media_type="application/json")
+        answer = checked_size(await workers.run(_answer, call), max_answer_bytes)
+        return Response(answer, media_type="application/json")
 
     _query_routes(app, service, reply, max_message_bytes)
     _index_routes(app, service, reply)

@@ -25,6 +25,7 @@ from .embedders import Embedders
 from .grpc_face import GrpcFace
 from .http_calls import HttpCalls
 from .http_face import http_app
+from .limits import MAX_HEADER_BYTES
 from .registry import Registry
 from .registry_metrics import index_metrics
 from .service import Service
@@ -96,16 +97,25 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
             port=settings.grpc_port,
             credentials=grpc_credentials(settings),
             max_message_bytes=settings.max_message_bytes,
+            max_answer_bytes=settings.max_answer_bytes,
         )
         await asyncio.to_thread(registry.start)
         stack.callback(registry.stop)
-        http = http_app(service, workers, telemetry.metrics, max_message_bytes=settings.max_message_bytes)
+        http = http_app(
+            service,
+            workers,
+            telemetry.metrics,
+            max_message_bytes=settings.max_message_bytes,
+            max_answer_bytes=settings.max_answer_bytes,
+        )
         uvicorn_server = _Http(
             uvicorn.Config(
                 HttpCalls(http, telemetry, guard),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                http="h11",  # whose headers can be bounded
+                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
                 **_tls_of_uvicorn(settings),
                 timeout_graceful_shutdown=int(DRAIN_SECONDS),
             )

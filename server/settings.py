@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         16 * MEBIBYTE, ge=1024, le=1 << 30, description="Largest request that is read, in bytes."
     )
+    max_answer_bytes: int = Field(
+        64 * MEBIBYTE, ge=1024, le=1 << 30, description="Largest answer that is sent, in bytes."
+    )
     tokens_file: Path | None = Field(
         None,
         description="File of the tokens that callers need, made by `earshot tokens create`; by itself "

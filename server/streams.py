@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
@@ -12,6 +13,7 @@ from google.rpc import status_pb2  # type: ignore[import-untyped]
 from earshot.errors import EarshotError, Internal, row_of
 from earshot.v1 import search_service_pb2
 
+from .limits import checked_size
 from .wire import field
 
 __all__ = ["stream_search"]
@@ -30,7 +32,7 @@ Search = Callable[[bytes], asyncio.Future[Sequence[bytes]]]
 
 
 async def stream_search(
-    requests: AsyncIterator[Sequence[bytes]], search: Search
+    requests: AsyncIterator[Sequence[bytes]], search: Search, max_answer_bytes: int = sys.maxsize
 ) -> AsyncGenerator[Sequence[bytes]]:
     """Answers to a stream of queries: `StreamSearchResponse` messages, in bundles of what is ready.
 
@@ -39,7 +41,7 @@ async def stream_search(
     where it fails, that answer is an error and the stream goes on. What `requests` raises comes after the
     answers to all that arrived before.
     """
-    queries = _Queries(requests, search)
+    queries = _Queries(requests, search, max_answer_bytes)
     try:
         while answers := await queries.answers():
             yield answers
@@ -51,7 +53,10 @@ async def stream_search(
 class _Queries:
     """The queries of one stream from their arrival to their answer."""
 
-    def __init__(self, requests: AsyncIterator[Sequence[bytes]], search: Search) -> None:
+    def __init__(
+        self, requests: AsyncIterator[Sequence[bytes]], search: Search, max_answer_bytes: int
+    ) -> None:
+        self._max_answer_bytes = max_answer_bytes
         self._arrived: asyncio.Queue[asyncio.Future[Sequence[bytes]] | None] = asyncio.Queue()
         self._waiting: deque[asyncio.Future[Sequence[bytes]] | None] = deque()  # None: there are no more
         self._room = asyncio.Semaphore(MAX_UNDER_WAY)
@@ -67,7 +72,7 @@ class _Queries:
             await asyncio.wait([self._waiting[0]])
         ready = []
         while self._waiting and (first := self._waiting[0]) is not None and first.done():
-            ready.append(_answer(first))
+            ready.append(_answer(first, self._max_answer_bytes))
             self._waiting.popleft()
             self._room.release()
         return ready
@@ -96,9 +101,9 @@ class _Queries:
         self._arrived.put_nowait(None)
 
 
-def _answer(done: asyncio.Future[Sequence[bytes]]) -> bytes:
+def _answer(done: asyncio.Future[Sequence[bytes]], limit: int) -> bytes:
     try:
-        return field(_RESPONSE, b"".join(done.result()))
+        return field(_RESPONSE, checked_size(b"".join(done.result()), limit))
     except EarshotError as error:
         failure = error
     except Exception:

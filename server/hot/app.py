@@ -10,6 +10,7 @@ from contextlib import aclosing
 from earshot.errors import EarshotError, Internal, Unimplemented
 
 from ..auth import Admission, Guard, act
+from ..limits import checked_size
 from ..telemetry import CallRecord, Telemetry, current
 from .asgi import Application, Receive, Scope, Send, patient_send
 from .calls import Call, Vanished, Watch
@@ -46,6 +47,7 @@ class HotApp:
         calls: Watch,
         *,
         max_message_bytes: int,
+        max_answer_bytes: int,
     ) -> None:
         self._unary = unary
         self._streaming = streaming
@@ -57,6 +59,7 @@ class HotApp:
         }
         self._http = http
         self._max_message_bytes = max_message_bytes
+        self._max_answer_bytes = max_answer_bytes
         self._calls = calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,7 +109,9 @@ class HotApp:
         message = await call.message()
         admission.check(message)
         try:
-            answer = await self._calls.run(call, method(message, record))
+            answer = checked_size(
+                await self._calls.run(call, method(message, record)), self._max_answer_bytes
+            )
         except (EarshotError, Vanished, asyncio.CancelledError):
             raise
         except Exception:

@@ -13,7 +13,7 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 from earshot.errors import EarshotError, Unavailable
 from earshot.index import Store
@@ -54,6 +54,11 @@ log = logging.getLogger(__name__)
 ENVIRONMENT = "EARSHOT_HOT"
 DRAIN_SECONDS = 30.0
 END_SECONDS = 2.0  # for telling those that still run
+
+
+class _Limits(TypedDict):
+    max_message_bytes: int
+    max_answer_bytes: int
 
 
 class _Server:
@@ -99,7 +104,8 @@ class _Server:
         def search_stream(
             requests: AsyncIterator[Sequence[bytes]], stream: CallRecord
         ) -> AsyncGenerator[Sequence[bytes]]:
-            return stream_search(requests, partial(search_in_stream, stream, admission_of_call()))
+            search = partial(search_in_stream, stream, admission_of_call())
+            return stream_search(requests, search, settings.max_answer_bytes)
 
         unary: dict[str, Unary] = {
             path: _off_loop(workers, service, method) for path, method in METHODS.items()
@@ -114,14 +120,16 @@ class _Server:
         }
         streaming[f"/{HEALTH_SERVICE}/Watch"] = self.health.watch
         streaming[STREAM_SEARCH] = search_stream
-        limit = settings.max_message_bytes
+        limits = _Limits(
+            max_message_bytes=settings.max_message_bytes, max_answer_bytes=settings.max_answer_bytes
+        )
         guard = Guard(settings.tokens_path)
-        http = http_app(service, workers, self.telemetry.metrics, max_message_bytes=limit)
+        http = http_app(service, workers, self.telemetry.metrics, **limits)
         self.calls = Watch()
         shared = self.telemetry, guard, self.calls
         calls = HttpCalls(http, self.telemetry, guard)
-        self.http = HotHttp(searcher, calls, *shared, max_message_bytes=limit)
-        self.app = HotApp(unary, streaming, self.http, *shared, max_message_bytes=limit)
+        self.http = HotHttp(searcher, calls, *shared, **limits)
+        self.app = HotApp(unary, streaming, self.http, *shared, **limits)
 
     async def drain(self) -> None:
         """Says NOT_SERVING, takes no new connections, lets requests finish, then ends the process."""

@@ -11,6 +11,7 @@ from earshot.errors import EarshotError, Internal, row_of
 from ..auth import Guard
 from ..error_headers import error_headers
 from ..json_codec import encode, error_body
+from ..limits import checked_size
 from ..telemetry import CallRecord, Telemetry, current
 from .asgi import Application, Receive, Scope, Send, patient_receive, patient_send
 from .calls import Call, Vanished, Watch
@@ -38,6 +39,7 @@ class HotHttp:
         calls: Watch,
         *,
         max_message_bytes: int,
+        max_answer_bytes: int,
     ) -> None:
         self._searches: dict[str, tuple[str, Search]] = {
             "search": ("Search", searcher.search_json),
@@ -48,6 +50,7 @@ class HotHttp:
         self._http = http
         self._calls = calls
         self._max_message_bytes = max_message_bytes
+        self._max_answer_bytes = max_answer_bytes
         self.is_draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +84,10 @@ class HotHttp:
             call = Call(headers, receive, self._max_message_bytes)
             record.deadline = call.deadline
             body = await call.body()
-            answer = await self._calls.run(call, search(name, body, record, admission.check_request))
+            answer = checked_size(
+                await self._calls.run(call, search(name, body, record, admission.check_request)),
+                self._max_answer_bytes,
+            )
         except EarshotError as error:
             record.error = error
             await _respond_error(send, error)

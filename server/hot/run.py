@@ -20,6 +20,7 @@ from pyvoy._server import get_envoy_environ  # not exported, yet the only way to
 from earshot.errors import FailedPrecondition, Internal, Unavailable
 
 from ..auth import check_exposure
+from ..limits import MAX_HEADER_BYTES
 from ..logs import ENVOY_FORMAT
 from ..run import Addresses, listen
 from ..settings import Settings
@@ -161,6 +162,7 @@ def _configuration(settings: Settings, admin: Admin) -> dict[str, Any]:
             http["preserve_external_request_id"] = True
             http["always_set_request_id_in_response"] = True
             http["drain_timeout"] = f"{NOTICE_SECONDS}s"
+            http["max_request_headers_kb"] = MAX_HEADER_BYTES >> 10
             http["request_headers_timeout"] = "10s"
             http["stream_idle_timeout"] = "3600s"  # health watchers may hear nothing for long
     return configuration

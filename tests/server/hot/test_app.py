@@ -115,6 +115,7 @@ def app(stuck: Callable[..., Awaitable[bytes]] = echo, calls: Watch | None = Non
         Guard(None),
         Watch() if calls is None else calls,
         max_message_bytes=1000,
+        max_answer_bytes=2000,
     )
 
 

@@ -60,8 +60,8 @@ def app(stuck: Stuck, telemetry: Telemetry) -> HotApp:
 
     searcher: Any = stuck
     shared = telemetry, Guard(None), Watch()
-    hot = HotHttp(searcher, http, *shared, max_message_bytes=1000)
-    return HotApp({}, {}, hot, *shared, max_message_bytes=1000)
+    hot = HotHttp(searcher, http, *shared, max_message_bytes=1000, max_answer_bytes=2000)
+    return HotApp({}, {}, hot, *shared, max_message_bytes=1000, max_answer_bytes=2000)
 
 
 async def test_the_search_of_a_client_that_left_is_cancelled() -> None:
