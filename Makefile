@@ -64,6 +64,24 @@ test: lint  ## lint and all tests but the slow ones
 test-slow: .venv/dev.stamp install .venv-torch/stamp  ## the slow tests: faithfulness to PyTorch, judged queries
 	EARSHOT_TORCH_PYTHON=$(CURDIR)/.venv-torch/bin/python $(BIN)/python -m pytest -m slow --timeout 1800 -s
 
+# faiss-gpu and faiss-cpu are one module, so what needs a GPU has an environment of its own.
+.venv-gpu/stamp: requirements-dev.txt pyproject.toml
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.txt
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements-dev.txt
+	.venv-gpu/bin/python -m pip uninstall --quiet --yes faiss-cpu
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check 'faiss-gpu==1.15.*' torch==2.13.0 sentence-transformers
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --config-settings editable_mode=strict --editable .
+	@touch $@
+
+.PHONY: test-gpu
+test-gpu: .venv-gpu/stamp  ## what needs an NVIDIA GPU, in an environment of its own; skipped, with a reason, without one
+	.venv-gpu/bin/python -m pytest tests/gpu -m gpu --timeout 1800 -v
+
+.PHONY: bench-gpu
+bench-gpu: .venv-gpu/stamp  ## the benchmark of the GPU engine: ARGS="--quick" and others are passed on
+	.venv-gpu/bin/python -m benchmarks.gpu $(ARGS)
+
 .PHONY: proto
 proto: .venv/dev.stamp install  ## generate the stubs from proto/
 	$(BIN)/python proto/generate.py
@@ -74,5 +92,5 @@ requirements: .venv/dev.stamp  ## compile the pinned requirements from pyproject
 
 .PHONY: clean
 clean:  ## remove what make made, the demo's data included
-	rm -rf .venv .venv-torch build dist *.egg-info .earshot .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-torch .venv-gpu build dist *.egg-info .earshot .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

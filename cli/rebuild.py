@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -11,6 +11,7 @@ from .options import CacheDir, DataDir, DropLiveUpdates, IndexName, Journal, Jso
 from .output import console, print_json, progress_bars
 
 if TYPE_CHECKING:
+    from earshot.embedding import Precision
     from earshot.jobs import RebuildReport
 
 __all__ = ["print_report", "rebuild"]
@@ -47,6 +48,13 @@ def rebuild(
     target_recall: Annotated[
         float, typer.Option(help="Share of the true neighbors that a search shall find.")
     ] = 0.99,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="What the model computes in: int8, float32, or bfloat16 on a GPU with PyTorch (float32 "
+            "elsewhere)."
+        ),
+    ] = "int8",
     shards: Shards = 1,
     keep: Annotated[int, typer.Option(min=1, help="Versions to keep for rollback.")] = 3,
     force: Annotated[bool, typer.Option("--force", help="Build although nothing has changed.")] = False,
@@ -75,6 +83,7 @@ def rebuild(
         mapping=field_mapping(field) if field else None,
         max_bad=BadLimit.parse(max_bad),
         target_recall=target_recall,
+        precision=cast("Precision", precision),
         shards=shards,
         keep=keep,
         drop_live_updates=drop_live_updates,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,10 @@ from earshot.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFou
 from .base import Embedder
 from .model_cache import read_or_build
 
-Precision: TypeAlias = Literal["int8", "float32"]
+_log = logging.getLogger(__name__)
+
+Precision: TypeAlias = Literal["int8", "float32", "bfloat16"]
+"""bfloat16 is what GPUs embed in; where there is none, float32 gives the same but for rounding."""
 Report: TypeAlias = Callable[[str], None]
 """Called with a few words before each step of the first use."""
 
@@ -83,6 +87,8 @@ def load_embedder(
     """Load a model by name, converting its weights on first use (about a second).
 
     `cache_dir` defaults to the user's cache folder for earshot; `threads` to the cores this process may use.
+    int8 runs on the CPU; float32 on a GPU where onnxruntime has CUDA; bfloat16 on one with PyTorch and
+    sentence-transformers, else as float32 does. The log says where.
     Raises `NotFound` for an unknown name, `InvalidArgument` for a bad precision or number of threads,
     `FailedPrecondition` where the weights are not installed or the cache cannot be written, `DataLoss` where
     the weights are not the published ones.
@@ -91,19 +97,29 @@ def load_embedder(
     if model is None:
         raise NotFound(f"there is no model {name!r}; the models are {', '.join(MODELS)}", field="model")
     if precision not in get_args(Precision):
-        choices = " or ".join(get_args(Precision))
-        raise InvalidArgument(f"precision is {precision!r}; it must be {choices}", field="precision")
+        choices = ", ".join(get_args(Precision))
+        raise InvalidArgument(f"precision is {precision!r}; it must be one of {choices}", field="precision")
     if threads is not None and threads < 1:
         raise InvalidArgument(f"threads is {threads}; it must be at least 1", field="threads")
     # onnxruntime takes 0.2 s to import; commands that never embed do not pay for it.
     from .onnx_embedder import OnnxEmbedder
 
     digest = model.digest(precision)
-    folder = cache_dir or platformdirs.user_cache_path("earshot")
+    if precision == "bfloat16":
+        from .torch_embedder import TorchEmbedder, why_no_torch
+
+        reason = why_no_torch()
+        if not reason:
+            _log.info("%s embeds on the GPU, in bfloat16", name)
+            return TorchEmbedder(
+                _checked_folder(model), model_id=name, digest=digest, max_tokens=model.max_tokens
+            )
+        _log.warning("%s embeds in float32 in the place of bfloat16: %s", name, reason)
+        precision = "float32"
+    folder = (cache_dir or platformdirs.user_cache_path("earshot")) / "models"
     report = progress or (lambda _: None)
-    files = read_or_build(
-        folder / "models" / f"{name}-{precision}-{digest[:12]}", lambda: _convert(model, precision, report)
-    )
+    entry = f"{name}-{precision}-{model.digest(precision)[:12]}"
+    files = read_or_build(folder / entry, lambda: _convert(model, precision, report))
     return OnnxEmbedder(
         files["model.onnx"],
         files["tokenizer.json"],
@@ -111,6 +127,7 @@ def load_embedder(
         digest=digest,
         max_tokens=model.max_tokens,
         threads=threads,
+        on_gpu=precision == "float32",
     )
 
 
@@ -132,6 +149,13 @@ def _convert(model: BertModel, precision: Precision, report: Report) -> dict[str
         int8=precision == "int8",
     )
     return {"model.onnx": graph.SerializeToString(), "tokenizer.json": tokenizer}
+
+
+def _checked_folder(model: BertModel) -> Path:
+    """The model's folder, whose weights and tokenizer are the published ones."""
+    _published(model, "model.safetensors", model.weights_sha256)
+    _published(model, "tokenizer.json", model.tokenizer_sha256)
+    return Path(str(importlib.metadata.distribution(model.distribution).locate_file(model.folder)))
 
 
 def _published(model: BertModel, name: str, sha256: str) -> bytes:

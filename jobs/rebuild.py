@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from earshot.embedding import Embedder, EmbeddingCache, Vectors, embed_cached, load_embedder
+from earshot.embedding import Embedder, EmbeddingCache, Precision, Vectors, embed_cached, load_embedder
 from earshot.errors import DataLoss, FailedPrecondition
 from earshot.index import Index, Manifest, Recall, Store
 
@@ -55,6 +55,7 @@ class RebuildRequest:
     mapping: FieldMapping | None = None
     max_bad: BadLimit = field(default_factory=lambda: BadLimit.parse("1%"))
     target_recall: float = 0.99
+    precision: Precision = "int8"
     shards: int = 1
     keep: int = 3
     force: bool = False
@@ -102,7 +103,7 @@ def rebuild(
     with existing(store, request.index), store.writer_lock(request.index):
         with timed(seconds, "read"):
             read = _read(request, progress)
-        embedder = load_embedder(cache_dir=cache_dir)
+        embedder = load_embedder(precision=request.precision, cache_dir=cache_dir)
         fingerprint = _fingerprint(read.rows, embedder, request)
         overlay = overlay_of(store, request.index, request.journal, drop=request.drop_live_updates)
         overlay.check(dimension=embedder.dimensions, model=embedder.digest)
@@ -130,7 +131,11 @@ def rebuild(
                 index,
                 manifest_extra={
                     "config": CONFIG,
-                    "model": {"name": embedder.model_id, "precision": "int8", "digest": embedder.digest},
+                    "model": {
+                        "name": embedder.model_id,
+                        "precision": request.precision,
+                        "digest": embedder.digest,
+                    },
                     "source": _source(request, read, fingerprint, recall, questions),
                     "sequence_number": overlay.sequence,
                 },

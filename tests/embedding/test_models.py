@@ -27,7 +27,7 @@ def test_an_unknown_model_is_refused_with_the_known_names() -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="'int4'; it must be int8 or float32") as caught:
+    with pytest.raises(InvalidArgument, match="'int4'; it must be one of int8, float32, bfloat16") as caught:
         load_embedder(precision="int4")  # type: ignore[arg-type]
     assert caught.value.field == "precision"
 

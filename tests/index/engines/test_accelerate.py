@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from typing import Any
 
 import faiss
 import numpy as np
@@ -41,14 +41,14 @@ class OnCpu:
 
 
 @pytest.fixture
-def helper(monkeypatch) -> Iterator[OnCpu]:
+def helper(monkeypatch) -> OnCpu:
     helper = OnCpu()
     monkeypatch.setattr(accelerate, "_LEAST_WORK", 0)
     monkeypatch.setattr(accelerate, "find_accelerator", lambda: FaissAccelerator(helper))
     return helper
 
 
-def hard(kind: str, generator: np.random.Generator) -> np.ndarray:
+def hard(kind: str, generator: np.random.Generator) -> Any:
     vectors = generator.standard_normal((1500, 8)).astype(np.float32)
     match kind:
         case "copies":  # more of each than the GPU proposes
@@ -66,9 +66,8 @@ def hard(kind: str, generator: np.random.Generator) -> np.ndarray:
 def test_the_answer_is_the_same_to_the_last_bit(k, kind, measure, helper) -> None:
     generator = np.random.default_rng(3)
     vectors = hard(kind, generator)
-    queries = (
-        vectors[generator.integers(0, 1500, 70)] + generator.standard_normal((70, 8)).astype(np.float32) / 3
-    )
+    noise = generator.standard_normal((70, 8), dtype=np.float32)
+    queries = vectors[generator.integers(0, 1500, 70)] + noise / np.float32(3)
     exact = ExactEngine(vectors, measure)
     expected = exact.search_rows(queries, None, k)
     rows, distances = exact.search(queries, k)

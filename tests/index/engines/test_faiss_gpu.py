@@ -22,6 +22,7 @@ from earshot.index.engines import (
     faiss_gpu,
     gpus,
 )
+from earshot.index.engines.gpu_copies import check_memory
 from tests.gpus import CpuGpus
 
 DOT = DistanceMeasure.DOT_PRODUCT_DISTANCE
@@ -151,15 +152,14 @@ def test_parts_need_half_the_memory_that_replicas_do(base, device) -> None:
     needed = FaissGpuParameters().memory(1_000_000, 128)
     scratch = CpuGpus().memory(0).scratch
     for replicate, fits in ((False, True), (True, False)):
-        device(CpuGpus(2, free=scratch + needed * 2 // 3))
+        found = CpuGpus(2, free=scratch + needed * 2 // 3)
         vectors = np.broadcast_to(np.float32(0), (1_000_000, 128))
-        check = faiss_gpu.check_memory
         parameters = FaissGpuParameters(replicate=replicate)
         if fits:
-            check(faiss_gpu.find_gpus()[0], [0, 1], parameters, vectors)
+            check_memory(found, [0, 1], parameters, vectors)
         else:
             with pytest.raises(ResourceExhausted, match="on GPU 0"):
-                check(faiss_gpu.find_gpus()[0], [0, 1], parameters, vectors)
+                check_memory(found, [0, 1], parameters, vectors)
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_a_budget_of_memory_chooses_the_layout(budget, factory, precision, devic
 
 def test_what_a_gpu_reads_too_slowly_is_partitioned(device) -> None:
     device(CpuGpus(free=1 << 40))
-    assert FaissGpuEngine.choose(100_000_000, 128, DOT).factory == "IVF40000,Flat"
-    assert FaissGpuEngine.choose(100_000_000, 128, L1).factory == "Flat"
+    assert FaissGpuEngine.choose(100_000_000, 128, DOT) == FaissGpuParameters("IVF40000,Flat")
+    assert FaissGpuEngine.choose(100_000_000, 128, L1) == FaissGpuParameters("Flat")
 
 
 def test_a_budget_too_small_says_what_is_needed(device) -> None:
