@@ -52,14 +52,14 @@ def real(name: str, folder: Path) -> Dataset | None:
     return Dataset(name, base, queries, measure)
 
 
-def synthetic(count: int) -> Dataset:
-    """A point is one of 2,000 centres from N(0, 1), plus 0.6 N(0, 1), scaled to length 1; 128 dimensions.
-    Kind to indexes that partition."""
-    centres = np.random.default_rng(0).standard_normal((CENTRES, DIMENSION), dtype=np.float32)
+def synthetic(count: int, dimension: int = DIMENSION) -> Dataset:
+    """A point is one of 2,000 centres from N(0, 1), plus 0.6 N(0, 1), scaled to length 1. Kind to indexes
+    that partition."""
+    centres = np.random.default_rng(0).standard_normal((CENTRES, dimension), dtype=np.float32)
 
     def draw(count: int, seed: int) -> Floats:
         generator = np.random.default_rng(seed)
-        points = generator.standard_normal((count, DIMENSION), dtype=np.float32)
+        points = generator.standard_normal((count, dimension), dtype=np.float32)
         points *= np.float32(NOISE)
         points += centres[generator.integers(0, CENTRES, count)]
         points /= np.linalg.norm(points, axis=1, keepdims=True)
