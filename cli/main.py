@@ -15,7 +15,6 @@ import typer
 from earshot.errors import EarshotError
 
 from . import (
-    backup,
     build,
     compact,
     demo,
@@ -25,7 +24,6 @@ from . import (
     journal,
     prune,
     rebuild,
-    restore,
     rollback,
     search,
     serve,
@@ -70,8 +68,6 @@ for module in (
     tune,
     compact,
     journal,
-    backup,
-    restore,
     verify,
     diff,
     rollback,

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from .access import Tls
 from .clients import AsyncClient, Client
-from .results import Datapoint, Explanation, Index, IndexVersion, Neighbor, SearchResults, Step
+from .results import (
+    Datapoint,
+    Explanation,
+    Index,
+    IndexVersion,
+    Neighbor,
+    Removed,
+    SearchResults,
+    Step,
+    Upserted,
+)
 from .retry import Retry
 from .transport import AsyncTransport, Transport
 
@@ -20,9 +30,11 @@ __all__ = [
     "Index",
     "IndexVersion",
     "Neighbor",
+    "Removed",
     "Retry",
     "SearchResults",
     "Step",
     "Tls",
     "Transport",
+    "Upserted",
 ]

@@ -19,12 +19,12 @@ from earshot.errors import (
     Unavailable,
 )
 
-from . import codec
+from . import codec, updates
 from .access import Access, Tls
 from .codec import Call, Flow
 from .grpc_transport import AsyncGrpcTransport, GrpcTransport
 from .http_transport import AsyncHttpTransport, HttpTransport
-from .results import Datapoint, Index, IndexVersion, SearchResults
+from .results import Datapoint, Index, IndexVersion, Removed, SearchResults, Upserted
 from .retry import Budget, Retry, check_timeout
 from .transport import AsyncTransport, Transport, parse_target
 
@@ -111,6 +111,7 @@ class Client(_Shell[Transport]):
         fraction_leaf_nodes_to_search: float | None = None,
         return_full_datapoint: bool = False,
         metadata_fields: Sequence[str] = (),
+        min_sequence: int | None = None,
         explain: bool = False,
         timeout: float | None = None,
     ) -> SearchResults:
@@ -123,8 +124,9 @@ class Client(_Shell[Transport]):
         0 and at most 1; None takes the index's own. `approximate_neighbor_count` (candidates scored exactly)
         and `fraction_leaf_nodes_to_search` (above 0, at most 1) are for experts, in place of a target.
         `return_full_datapoint` returns vectors and restricts too, `metadata_fields` only these keys of the
-        metadata where any is named. `explain` says how neighbors were found,
-        and how many of the true ones, at the cost of an exact search beside.
+        metadata where any is named. `min_sequence`, from an upsert's answer, waits until a search sees that.
+        `explain` says how neighbors were found, and how many of the true ones, at the cost of an exact search
+        beside.
 
         Raises InvalidArgument naming the field, NotFound for an unknown index or datapoint,
         FailedPrecondition for a text where the index has no model, for `where` where it has no restricts.
@@ -142,6 +144,7 @@ class Client(_Shell[Transport]):
             fraction_leaf_nodes_to_search_override=fraction_leaf_nodes_to_search,
             return_full_datapoint=return_full_datapoint,
             metadata_fields=metadata_fields,
+            min_sequence=min_sequence,
             explain=explain or None,
         )
         return self._run(flow, timeout)
@@ -161,6 +164,7 @@ class Client(_Shell[Transport]):
         fraction_leaf_nodes_to_search: float | None = None,
         return_full_datapoint: bool = False,
         metadata_fields: Sequence[str] = (),
+        min_sequence: int | None = None,
         timeout: float | None = None,
     ) -> list[SearchResults]:
         """The `k` nearest neighbors of many texts, vectors or datapoints; exactly one of them.
@@ -185,6 +189,7 @@ class Client(_Shell[Transport]):
             fraction_leaf_nodes_to_search_override=fraction_leaf_nodes_to_search,
             return_full_datapoint=return_full_datapoint,
             metadata_fields=metadata_fields,
+            min_sequence=min_sequence,
         )
         return self._run(flow, timeout)
 
@@ -201,6 +206,37 @@ class Client(_Shell[Transport]):
         `metadata_fields`: only these keys of the metadata, where any is named.
         """
         return self._run(codec.read(index, ids, metadata_fields), timeout)
+
+    def upsert(
+        self,
+        index: str,
+        datapoints: Iterable[Datapoint | Mapping[str, Any]],
+        *,
+        update_mask: Sequence[str] = (),
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Upserted:
+        """Write datapoints, new ones and in place of others; durable, and seen by every later search.
+
+        `datapoints`: mappings with the key id and one of vector and text, and perhaps crowding_tag, metadata
+        and restricts (`{"language": ["de"], "year": 2020}`); or what `read` returned. What is left out, a
+        datapoint does not have. `update_mask`: write only these parts of datapoints that exist:
+        `all_restricts`, `embedding_metadata`, `crowding_tag`, `feature_vector`. With the same `request_id` a
+        call that is made again, even by another process, writes nothing twice; those that the client repeats
+        by itself never do.
+
+        Very many go in several requests; `errors` of the answer tells by position which were refused.
+
+        Raises as the service says of a whole request; what came in requests before is written.
+        """
+        flow = updates.upsert(index, datapoints, update_mask=update_mask, request_id=request_id)
+        return self._run(flow, timeout)
+
+    def remove(
+        self, index: str, ids: Iterable[str], *, request_id: str | None = None, timeout: float | None = None
+    ) -> Removed:
+        """Remove datapoints; an id that is not there is no error. `request_id` as in `upsert`."""
+        return self._run(updates.remove(index, ids, request_id=request_id), timeout)
 
     def get_index(self, name: str, *, timeout: float | None = None) -> Index:
         """One index as it is served now. Raises NotFound."""
@@ -292,6 +328,7 @@ class AsyncClient(_Shell[AsyncTransport]):
         fraction_leaf_nodes_to_search: float | None = None,
         return_full_datapoint: bool = False,
         metadata_fields: Sequence[str] = (),
+        min_sequence: int | None = None,
         explain: bool = False,
         timeout: float | None = None,
     ) -> SearchResults:
@@ -309,6 +346,7 @@ class AsyncClient(_Shell[AsyncTransport]):
             fraction_leaf_nodes_to_search_override=fraction_leaf_nodes_to_search,
             return_full_datapoint=return_full_datapoint,
             metadata_fields=metadata_fields,
+            min_sequence=min_sequence,
             explain=explain or None,
         )
         return await self._run(flow, timeout)
@@ -328,6 +366,7 @@ class AsyncClient(_Shell[AsyncTransport]):
         fraction_leaf_nodes_to_search: float | None = None,
         return_full_datapoint: bool = False,
         metadata_fields: Sequence[str] = (),
+        min_sequence: int | None = None,
         timeout: float | None = None,
     ) -> list[SearchResults]:
         """As `Client.search_batch`."""
@@ -344,6 +383,7 @@ class AsyncClient(_Shell[AsyncTransport]):
             fraction_leaf_nodes_to_search_override=fraction_leaf_nodes_to_search,
             return_full_datapoint=return_full_datapoint,
             metadata_fields=metadata_fields,
+            min_sequence=min_sequence,
         )
         return await self._run(flow, timeout)
 
@@ -357,6 +397,25 @@ class AsyncClient(_Shell[AsyncTransport]):
     ) -> list[Datapoint]:
         """As `Client.read`."""
         return await self._run(codec.read(index, ids, metadata_fields), timeout)
+
+    async def upsert(
+        self,
+        index: str,
+        datapoints: Iterable[Datapoint | Mapping[str, Any]],
+        *,
+        update_mask: Sequence[str] = (),
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Upserted:
+        """As `Client.upsert`."""
+        flow = updates.upsert(index, datapoints, update_mask=update_mask, request_id=request_id)
+        return await self._run(flow, timeout)
+
+    async def remove(
+        self, index: str, ids: Iterable[str], *, request_id: str | None = None, timeout: float | None = None
+    ) -> Removed:
+        """As `Client.remove`."""
+        return await self._run(updates.remove(index, ids, request_id=request_id), timeout)
 
     async def get_index(self, name: str, *, timeout: float | None = None) -> Index:
         """As `Client.get_index`."""

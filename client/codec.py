@@ -189,6 +189,7 @@ def _results(reply: search_service_pb2.SearchResponse) -> SearchResults:
         embed_seconds=_seconds(reply.embed_duration) if reply.HasField("embed_duration") else None,
         search_seconds=_seconds(reply.search_duration),
         explanation=_explanation(reply.explanation) if reply.HasField("explanation") else None,
+        sequence=reply.sequence,
     )
 
 

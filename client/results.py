@@ -10,7 +10,19 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Datapoint", "Explanation", "Index", "IndexVersion", "Neighbor", "SearchResults", "Step"]
+from earshot.errors import EarshotError
+
+__all__ = [
+    "Datapoint",
+    "Explanation",
+    "Index",
+    "IndexVersion",
+    "Neighbor",
+    "Removed",
+    "SearchResults",
+    "Step",
+    "Upserted",
+]
 
 
 class _Stored:
@@ -100,11 +112,33 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class Upserted:
+    """What became of an upsert.
+
+    `sequence` is the number of the last datapoint written, `count` how many were; `errors` says what was
+    wrong with the others, by their position.
+    """
+
+    sequence: int
+    count: int
+    errors: dict[int, EarshotError]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What became of a removal: its sequence number, and how many of the ids were there."""
+
+    sequence: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class SearchResults(Sequence[Neighbor]):
     """The neighbors, nearest first, as a sequence; equal when they say the same, however long it took.
 
     `index_version` is the version that answered (`indexes/podcasts/versions/v000001`);
     `embed_seconds` is None where the query was not a text, `explanation` where none was asked for.
+    `sequence` is the number of the last update that the answer knows.
     """
 
     neighbors: tuple[Neighbor, ...]
@@ -112,6 +146,7 @@ class SearchResults(Sequence[Neighbor]):
     embed_seconds: float | None = field(default=None, compare=False)
     search_seconds: float = field(default=0.0, compare=False)
     explanation: Explanation | None = field(default=None, compare=False)
+    sequence: int = field(default=0, compare=False)
 
     def __len__(self) -> int:
         return len(self.neighbors)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .backup import BackedUp, Backup, backup, restore
 from .build import BuildReport, BuildRequest, build
 from .compact import CompactReport, CompactRequest, compact
 from .evaluate import tuned_on
@@ -11,8 +10,6 @@ from .rebuild import BadLimit, RebuildReport, RebuildRequest, rebuild
 from .tune import TuneReport, TuneRequest, tune
 
 __all__ = [
-    "BackedUp",
-    "Backup",
     "BadLimit",
     "BuildReport",
     "BuildRequest",
@@ -23,12 +20,10 @@ __all__ = [
     "RebuildRequest",
     "TuneReport",
     "TuneRequest",
-    "backup",
     "build",
     "compact",
     "journal_report",
     "rebuild",
-    "restore",
     "tune",
     "tuned_on",
 ]

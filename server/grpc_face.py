@@ -18,7 +18,7 @@ from earshot.errors import EarshotError, Internal, Unavailable, row_of
 
 from .auth import Admission, Guard, act
 from .error_headers import error_metadata
-from .grpc_methods import METHODS, SEARCH, SERVICES, STREAM_SEARCH
+from .grpc_methods import METHODS, SEARCH, SERVICES, STREAM_SEARCH, WRITES
 from .limits import MAX_HEADER_BYTES, checked_size
 from .service import Service
 from .streams import stream_search
@@ -47,7 +47,13 @@ class _Handlers(grpc.GenericRpcHandler):
     ) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             path: grpc.unary_unary_rpc_method_handler(
-                _handler(path, partial(workers.run, method, service), telemetry, guard, max_answer_bytes)
+                _handler(
+                    path,
+                    partial(workers.write if path in WRITES else workers.run, method, service),
+                    telemetry,
+                    guard,
+                    max_answer_bytes,
+                )
             )
             for path, method in METHODS.items()
         }

@@ -22,6 +22,7 @@ from .proto_codec import (
 )
 from .service import Service
 from .telemetry import stage
+from .update_methods import REMOVE, UPSERT, remove_datapoints, upsert_datapoints
 
 __all__ = [
     "BATCH_SEARCH",
@@ -29,6 +30,7 @@ __all__ = [
     "SEARCH",
     "SERVICES",
     "STREAM_SEARCH",
+    "WRITES",
     "Method",
 ]
 
@@ -86,7 +88,10 @@ def read_datapoints(service: Service, data: bytes) -> bytes:
     request = parse(datapoint_service_pb2.ReadDatapointsRequest, data)
     reply = service.read_datapoints(
         messages.ReadDatapointsRequest(
-            index=request.index, ids=list(request.ids), metadata_fields=list(request.metadata_fields)
+            index=request.index,
+            ids=list(request.ids),
+            metadata_fields=list(request.metadata_fields),
+            min_sequence=request.min_sequence,
         )
     )
     return datapoint_service_pb2.ReadDatapointsResponse(
@@ -101,4 +106,8 @@ METHODS: dict[str, Method] = {
     "/earshot.v1.IndexService/ListIndexes": list_indexes,
     "/earshot.v1.IndexService/ListIndexVersions": list_index_versions,
     "/earshot.v1.DatapointService/ReadDatapoints": read_datapoints,
+    UPSERT: upsert_datapoints,
+    REMOVE: remove_datapoints,
 }
+WRITES = frozenset({UPSERT, REMOVE})
+"""The methods that mostly wait for the disk; see `Workers.write`."""

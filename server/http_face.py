@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse
 
 from earshot.errors import EarshotError, Internal, InvalidArgument, NotFound, Unimplemented, row_of
 
-from . import messages
+from . import messages, update_messages
 from .auth import current
 from .error_headers import error_headers
 from .json_codec import decode, encode, error_body
@@ -55,7 +55,10 @@ def http_app(
         answer = checked_size(await workers.run(_answer, call), max_answer_bytes)
         return Response(answer, media_type="application/json")
 
-    _query_routes(app, service, reply, max_message_bytes)
+    async def write(call: Callable[[], msgspec.Struct]) -> Response:
+        return Response(await workers.write(_answer, call), media_type="application/json")
+
+    _query_routes(app, service, reply, write, max_message_bytes)
     _index_routes(app, service, reply)
     _health_routes(app, service)
     _metrics_route(app, metrics)
@@ -83,7 +86,7 @@ async def _read(request: Request, kind: type[T], max_bytes: int) -> T:
     return decoded
 
 
-def _query_routes(app: FastAPI, service: Service, reply: Reply, max_bytes: int) -> None:
+def _query_routes(app: FastAPI, service: Service, reply: Reply, write: Reply, max_bytes: int) -> None:
     @app.post(
         "/v1/indexes/{index}:search",
         tags=["search"],
@@ -118,6 +121,28 @@ def _query_routes(app: FastAPI, service: Service, reply: Reply, max_bytes: int) 
             await _read(request, messages.ReadDatapointsRequest, max_bytes), index=index
         )
         return await reply(lambda: service.read_datapoints(asked))
+
+    @app.post(
+        "/v1/indexes/{index}/datapoints:upsert",
+        tags=["datapoints"],
+        openapi_extra=body(update_messages.UpsertDatapointsRequest),
+        responses=answers(update_messages.UpsertDatapointsResponse),
+    )
+    async def upsert_datapoints(index: str, request: Request) -> Response:
+        """Write datapoints; durable, and seen by every search that begins after the answer."""
+        asked = await _read(request, update_messages.UpsertDatapointsRequest, max_bytes)
+        return await write(lambda: service.updates.upsert(msgspec.structs.replace(asked, index=index)))
+
+    @app.post(
+        "/v1/indexes/{index}/datapoints:remove",
+        tags=["datapoints"],
+        openapi_extra=body(update_messages.RemoveDatapointsRequest),
+        responses=answers(update_messages.RemoveDatapointsResponse),
+    )
+    async def remove_datapoints(index: str, request: Request) -> Response:
+        """Remove datapoints by id."""
+        asked = await _read(request, update_messages.RemoveDatapointsRequest, max_bytes)
+        return await write(lambda: service.updates.remove(msgspec.structs.replace(asked, index=index)))
 
 
 def _index_routes(app: FastAPI, service: Service, reply: Reply) -> None:

@@ -71,6 +71,7 @@ class SearchOptions(Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     return_full_datapoint: bool = False
     restricts: list[TokenRestrict] = []
     numeric_restricts: list[NumericRestrict] = []
+    min_sequence: int = 0
     metadata_fields: list[str] = []
 
 
@@ -143,6 +144,7 @@ class SearchResponse(Struct, frozen=True, rename="camel", omit_defaults=True):
     search_duration: str
     embed_duration: str | None = None
     explanation: Explanation | None = None
+    sequence: int = 0
 
 
 class BatchSearchResponse(Struct, frozen=True, rename="camel"):
@@ -199,6 +201,7 @@ class ReadDatapointsRequest(Struct, frozen=True, rename="camel", forbid_unknown_
     index: str = ""
     ids: list[str] = []
     metadata_fields: list[str] = []
+    min_sequence: int = 0
 
 
 class ReadDatapointsResponse(Struct, frozen=True, rename="camel"):

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
-from . import messages
+from . import messages, update_messages
 
 __all__ = ["DESCRIPTION", "add_schemas", "answers", "body"]
 
@@ -36,6 +36,28 @@ EXAMPLES: dict[type, dict[str, Any]] = {
     messages.BatchSearchRequest: {
         "texts": {"value": {"texts": ["sourdough that collapses", "a comet lander"], "neighborCount": 3}}
     },
+    update_messages.UpsertDatapointsRequest: {
+        "a text": {
+            "value": {
+                "datapoints": [
+                    {
+                        "datapointId": "my-episode",
+                        "text": "Why sourdough starters smell of apples",
+                        "restricts": [{"namespace": "language", "allowList": ["en"]}],
+                        "embeddingMetadata": {"title": "Apples"},
+                    }
+                ],
+                "requestId": "any-name-that-makes-a-retry-safe",
+            }
+        },
+        "other metadata for one that is there": {
+            "value": {
+                "datapoints": [{"datapointId": "my-episode", "embeddingMetadata": {"title": "Pears"}}],
+                "updateMask": "embeddingMetadata",
+            }
+        },
+    },
+    update_messages.RemoveDatapointsRequest: {"by id": {"value": {"datapointIds": ["my-episode"]}}},
     messages.ReadDatapointsRequest: {"by id": {"value": {"ids": ["an-id-that-a-search-returned"]}}},
 }
 
@@ -46,6 +68,10 @@ TYPES = (
     messages.BatchSearchResponse,
     messages.ReadDatapointsRequest,
     messages.ReadDatapointsResponse,
+    update_messages.UpsertDatapointsRequest,
+    update_messages.UpsertDatapointsResponse,
+    update_messages.RemoveDatapointsRequest,
+    update_messages.RemoveDatapointsResponse,
     messages.Index,
     messages.ListIndexesResponse,
     messages.ListIndexVersionsResponse,

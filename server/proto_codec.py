@@ -18,9 +18,11 @@ __all__ = [
     "batch_search_request",
     "datapoint_message",
     "index_message",
+    "numeric_restrict",
     "parse",
     "search_request",
     "search_response_message",
+    "token_restrict",
     "version_message",
 ]
 
@@ -65,13 +67,9 @@ def _options(
             request, "fraction_leaf_nodes_to_search_override"
         ),
         "return_full_datapoint": request.return_full_datapoint,
-        "restricts": [
-            messages.TokenRestrict(
-                namespace=each.namespace, allow_list=list(each.allow_list), deny_list=list(each.deny_list)
-            )
-            for each in request.restricts
-        ],
-        "numeric_restricts": [_numeric_restrict(each) for each in request.numeric_restricts],
+        "restricts": [token_restrict(each) for each in request.restricts],
+        "numeric_restricts": [numeric_restrict(each) for each in request.numeric_restricts],
+        "min_sequence": request.min_sequence,
         "metadata_fields": list(request.metadata_fields),
     }
 
@@ -106,6 +104,7 @@ def search_response_message(reply: messages.SearchResponse) -> search_service_pb
             for neighbor in reply.neighbors
         ],
         index_version=reply.index_version,
+        sequence=reply.sequence,
     )
     answer.search_duration.FromJsonString(reply.search_duration)
     if reply.embed_duration is not None:
@@ -116,7 +115,17 @@ def search_response_message(reply: messages.SearchResponse) -> search_service_pb
     return answer
 
 
-def _numeric_restrict(restrict: datapoint_pb2.NumericRestrict) -> messages.NumericRestrict:
+def token_restrict(restrict: datapoint_pb2.TokenRestrict) -> messages.TokenRestrict:
+    """Tokens of a namespace."""
+    return messages.TokenRestrict(
+        namespace=restrict.namespace,
+        allow_list=list(restrict.allow_list),
+        deny_list=list(restrict.deny_list),
+    )
+
+
+def numeric_restrict(restrict: datapoint_pb2.NumericRestrict) -> messages.NumericRestrict:
+    """A number of a namespace, or a comparison with one."""
     kind = restrict.WhichOneof("value")
     value = {} if kind is None else {kind: getattr(restrict, kind)}
     return messages.NumericRestrict(namespace=restrict.namespace, op=restrict.op, **value)

@@ -21,12 +21,17 @@ from earshot.errors import (
     Unavailable,
 )
 from earshot.index import Index, Manifest, Store
+from earshot.index.distance import DistanceMeasure, FeatureNorm
+from earshot.index.live import LiveIndex, empty_index
 
 from .embedders import Embedders
+from .feed import Feed
 
 __all__ = ["Registry", "ServedIndex"]
 
 WARM_UP_QUERIES = 64
+DEFAULT_TARGET_RECALL = 0.95
+TIDY_SECONDS = 0.1
 
 # Trying the same version again may help; any other error stays until the next version.
 _MAY_PASS = (Unavailable, ResourceExhausted, PermissionDenied)
@@ -40,7 +45,7 @@ class ServedIndex:
 
     name: str
     version: str
-    index: Index
+    index: LiveIndex
 
 
 class Registry:
@@ -53,6 +58,7 @@ class Registry:
         self._embedders = embedders
         self._poll_seconds = poll_seconds or store.poll_seconds
         self._served: dict[str, ServedIndex] = {}
+        self._feeds: dict[str, Feed] = {}
         self._problems: dict[str, str] = {}
         self._failed_version: dict[str, str] = {}
         self.loads: Counter[tuple[str, str]] = Counter()  # attempts to open a version, by index and result
@@ -60,17 +66,22 @@ class Registry:
         self._refreshing = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="earshot-registry", daemon=True)
+        self._tidier = threading.Thread(target=self._tidy, name="earshot-updates", daemon=True)
 
     def start(self) -> None:
         """Opens what there is, then watches for new versions until `stop`."""
         self.refresh()
         self._thread.start()
+        self._tidier.start()
 
     def stop(self) -> None:
-        """Ends the watching; open indexes stay usable."""
+        """Ends the watching and lets go of the journals; open indexes can still be searched."""
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in (self._thread, self._tidier):
+            if thread.is_alive():
+                thread.join()
+        for feed in self._feeds.values():
+            feed.close()
 
     @property
     def problems(self) -> dict[str, str]:
@@ -98,14 +109,21 @@ class Registry:
         """
         served = self._served.get(name)
         if served is None:
+            self.store.config(name)
             # A job may have published it a moment ago.
             with self._refreshing:
-                self.store.current(name)
                 self._refresh_one(name)
             served = self._served.get(name)
+        if served is None and name not in self._problems:
+            self.store.current(name)
         if served is None:
             raise Unavailable(f"index {name!r} cannot be served: {self._problems[name]}", field="index")
         return served
+
+    def feed(self, name: str) -> Feed:
+        """The updates of an index. Raises as `get`."""
+        self.get(name)
+        return self._feeds[name]
 
     def refresh(self) -> None:
         """Opens new current versions and drops deleted indexes, once."""
@@ -118,7 +136,7 @@ class Registry:
             self._problems.pop("*", None)
             for gone in self._served.keys() - set(names):
                 log.info("index %s was deleted", gone)
-                del self._served[gone]
+                self._forget(gone)
             for gone in self._problems.keys() - set(names):
                 del self._problems[gone]
             for name in names:
@@ -127,7 +145,10 @@ class Registry:
     def _refresh_one(self, name: str) -> None:
         version = ""
         try:
-            version = self.store.current(name)
+            feed = self._feeds.get(name)
+            if feed is not None and feed.is_stale():
+                self._forget(name)
+            version = self._version(name)
             served = self._served.get(name)
             if served is not None and served.version == version:
                 self._problems.pop(name, None)
@@ -135,7 +156,7 @@ class Registry:
             if self._failed_version.get(name) == version:
                 return
             started = time.perf_counter()
-            index = self.store.open(name, version)
+            index = self._open(name, version)
             self._warm_up(index)
         except FailedPrecondition as error:
             if version:
@@ -149,14 +170,54 @@ class Registry:
         else:
             self.load_seconds[name] = time.perf_counter() - started
             self.loads[name, "ok"] += 1
-            self._served[name] = ServedIndex(name, version, index)
+            self._serve(ServedIndex(name, version, index))
             self._problems.pop(name, None)
             self._failed_version.pop(name, None)
             log.info("serving index %s version %s, %d datapoints", name, version, len(index))
 
+    def _version(self, name: str) -> str:
+        """The current version, empty where there is none and none is needed. Raises as `Store.current`."""
+        try:
+            return self.store.current(name)
+        except FailedPrecondition:
+            if self.store.asked(name).dimensions is None:
+                raise
+            return ""
+
+    def _open(self, name: str, version: str) -> LiveIndex:
+        """A version with the updates after it; of an index without a version, the updates alone."""
+        if version:
+            opened = self.store.open(name, version)
+        else:
+            asked = self.store.asked(name)
+            opened = empty_index(
+                asked.dimensions or 0,
+                asked.distance_measure or DistanceMeasure.DOT_PRODUCT_DISTANCE,
+                asked.feature_norm or FeatureNorm.NONE,
+                asked.target_recall or DEFAULT_TARGET_RECALL,
+            )
+        feed = self._feeds.get(name)
+        if feed is not None:
+            return feed.carried_over(opened)
+        self._feeds[name] = Feed(name, self.store.journal_file(name), opened)
+        return self._feeds[name].index
+
+    def _serve(self, served: ServedIndex) -> None:
+        def serve() -> None:
+            self._served[served.name] = served
+
+        self._feeds[served.name].take(served.index, serve)
+
+    def _forget(self, name: str) -> None:
+        self._served.pop(name, None)
+        feed = self._feeds.pop(name, None)
+        if feed is not None:
+            feed.close()
+
     def _warm_up(self, index: Index) -> None:
         """Queries before the swap, so that the first real one finds pages, tables and the model in memory."""
-        index.search_ids(index.sample_ids(WARM_UP_QUERIES), min(10, len(index)))
+        if len(index):
+            index.search_ids(index.sample_ids(WARM_UP_QUERIES), min(10, len(index)))
         if self._embedders is not None and index.manifest.model:
             try:
                 self._embedders.get(index.manifest.model)("warm up")
@@ -177,3 +238,15 @@ class Registry:
     def _watch(self) -> None:
         while not self._stopping.wait(self._poll_seconds):
             self.refresh()
+
+    def _tidy(self) -> None:
+        """Follows what other processes write, and sets fresh datapoints in order."""
+        while not self._stopping.wait(TIDY_SECONDS):
+            for name, feed in list(self._feeds.items()):
+                try:
+                    feed.follow()
+                    feed.index.tidy()
+                except EarshotError as error:
+                    self._note(name, "", error)
+                except Exception:
+                    log.exception("the updates of index %s could not be followed", name)

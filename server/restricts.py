@@ -14,7 +14,7 @@ from earshot.index.filters import Restrict, Where, as_where
 
 from . import messages
 
-__all__ = ["restricts_of", "where_of"]
+__all__ = ["restricts_of", "stored_restricts", "where_of"]
 
 _VALUES = ("value_int", "value_float", "value_double")
 # Enums travel by name or by number; a number that is not here is left for the index to refuse.
@@ -30,19 +30,20 @@ def where_of(
     """
     if not tokens and not numbers:
         return None
-    where = as_where(
-        [
-            *(
-                TokenRestrict(each.namespace, tuple(each.allow_list), tuple(each.deny_list))
-                for each in tokens
-            ),
-            *(
-                NumericRestrict(each.namespace, _value(each), _OPERATORS.get(each.op, each.op))
-                for each in numbers
-            ),
-        ]
+    return as_where(list(stored_restricts(tokens, numbers))) or None
+
+
+def stored_restricts(
+    tokens: Sequence[messages.TokenRestrict], numbers: Sequence[messages.NumericRestrict]
+) -> Where:
+    """Restricts as the index has them, one by one. Raises InvalidArgument naming the namespace."""
+    return (
+        *(TokenRestrict(each.namespace, tuple(each.allow_list), tuple(each.deny_list)) for each in tokens),
+        *(
+            NumericRestrict(each.namespace, _value(each), _OPERATORS.get(each.op, each.op))
+            for each in numbers
+        ),
     )
-    return where or None
 
 
 def restricts_of(

@@ -18,6 +18,7 @@ from earshot.index.filters import Where
 from . import messages
 from .registry import ServedIndex
 from .restricts import restricts_of, where_of
+from .visible import check_visible
 
 __all__ = [
     "SearchPlan",
@@ -58,8 +59,10 @@ def plan_search(request: messages.SearchOptions, served: ServedIndex) -> SearchP
 
     Raises InvalidArgument, and FailedPrecondition for a filter on an index that cannot be filtered.
     """
+    if request.min_sequence:
+        check_visible(served.index, request.min_sequence)
     where = where_of(request.restricts, request.numeric_restricts)
-    if where is not None and served.index.manifest.filters is None:
+    if where is not None and not served.index.can_be_filtered:
         raise FailedPrecondition(
             f"index {served.name!r} was built without restricts, so it cannot be filtered: build it "
             "with some",
@@ -155,7 +158,8 @@ def attach(plan: SearchPlan, found: SearchResult, query: int) -> list[messages.N
     count = int(found.counts[query])
     ids = found.ids[query][:count]
     if plan.full:
-        datapoints = [datapoint_of(stored) for stored in plan.served.index.read(ids, fields=plan.fields)]
+        # Not by id: an update may have come since.
+        datapoints = [datapoint_of(stored) for stored in found.datapoints(query, plan.fields)]
     else:
         metadata = found.metadata_of(query, plan.fields)
         datapoints = [

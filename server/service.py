@@ -34,6 +34,8 @@ from .search import (
     query_vector,
 )
 from .telemetry import note_queries, stage
+from .updates import Updates
+from .visible import check_visible
 
 __all__ = ["Service", "measured_recall"]
 
@@ -48,6 +50,7 @@ class Service:
     def __init__(self, registry: Registry, embedders: Embedders) -> None:
         self.registry = registry
         self._embedders = embedders
+        self.updates = Updates(registry, self.embed)
 
     def search(self, request: messages.SearchRequest) -> messages.SearchResponse:
         """The neighbors of one query.
@@ -131,6 +134,7 @@ class Service:
         served = self.registry.get(index_id(request.index))
         note_queries(served.name, served.version, 0)
         index = served.index
+        check_visible(index, request.min_sequence)
         return messages.ReadDatapointsResponse(
             datapoints=[
                 datapoint_of(found)
@@ -139,7 +143,7 @@ class Service:
         )
 
     def _describe(self, name: str) -> messages.Index:
-        problem = self.registry.problems.get(name, "")
+        problem, served = self.registry.problems.get(name, ""), self.registry.peek(name)
         try:
             manifest = self.registry.manifest(name)
         except EarshotError as error:
@@ -149,7 +153,7 @@ class Service:
             current_version=version_name(name, manifest.version),
             dimensions=manifest.dimension,
             distance_measure=manifest.distance_measure,
-            datapoint_count=manifest.count,
+            datapoint_count=manifest.count if served is None else len(served.index),
             model=manifest.model.get("name", ""),
             engine=manifest.engine.name,
             target_recall=manifest.tuning.target_recall,
@@ -201,6 +205,7 @@ def _answers(
                 neighbors=attach(plan, found, query),
                 index_version=version_name(plan.served.name, plan.served.version),
                 search_duration=_duration(seconds),
+                sequence=found.sequence,
                 embed_duration=None if embed_seconds is None else _duration(embed_seconds),
             )
             for query in range(len(found))

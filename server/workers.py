@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 from earshot.errors import DeadlineExceeded, ResourceExhausted
 
 from .pace import SHORTEST_RETRY_SECONDS, Pace
 from .telemetry import CURRENT, CallRecord, current
+from .visible import when_visible
 
 __all__ = ["Workers"]
 
 Result = TypeVar("Result")
+
+WRITERS = 64
 
 
 class Workers:
@@ -26,6 +30,7 @@ class Workers:
         self._executor = executor
         self._threads = threads
         self._max_queue = max_queue
+        self._writers: Workers | None = None
         self._under_way = 0
         self._pace = Pace(threads)
 
@@ -37,10 +42,26 @@ class Workers:
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """`function(*arguments)` in a thread, on behalf of the current call, whose stages it may note.
 
-        Raises ResourceExhausted at once where as many wait as may, or so many that the call's deadline would
-        pass in the queue, and DeadlineExceeded when it passes; then, and where this task is cancelled, what
-        has not begun never does.
+        Where it raises NotYetVisible, it is called again until the call's time is nearly up. Raises
+        ResourceExhausted at once where as many wait as may, or so many that the call's deadline would pass in
+        the queue, and DeadlineExceeded when it passes; then, and where this task is cancelled, what has not
+        begun never does.
         """
+        record = CURRENT.get()
+        deadline = None if record is None else record.deadline
+        return await when_visible(partial(self._run, function, *arguments), deadline)
+
+    async def write(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """`run` for what mostly waits for the disk: in threads of its own, many of them.
+
+        So callers share a write to disk, and no search waits for one.
+        """
+        if self._writers is None:
+            executor = ThreadPoolExecutor(WRITERS, thread_name_prefix="earshot-write")
+            self._writers = Workers(executor, threads=WRITERS, max_queue=self._max_queue)
+        return await self._writers.run(function, *arguments)
+
+    async def _run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         record = CURRENT.get() or CallRecord("", "")
         wait = self._pace.seconds(self.waiting)
         if self.waiting >= self._max_queue or self._pace.is_too_slow(self.waiting, record.deadline):

@@ -56,7 +56,6 @@ class LiveIndex(Index):
         self._base = base
         self._measure = seen_by_engines(self.manifest.distance_measure)
         self._applying, self._tidying = threading.Lock(), threading.Lock()
-        self._applied = threading.Condition()
         self._columns = Columns(self.dimension, scaled=self._scaled)
         self._restricts = FreshRestricts()
         self._tags = Tags(base.attributes, self._columns)
@@ -70,7 +69,8 @@ class LiveIndex(Index):
         self._start = 0
         self._last = sequence
         self._publish()
-        self._replay(entries)
+        self.replay(entries)
+        self.tidy()
 
     @property
     def sequence(self) -> int:
@@ -85,11 +85,6 @@ class LiveIndex(Index):
     def now(self) -> Index:
         """The index as it is at this moment, which no later update changes."""
         return self.over(self._shard)
-
-    def wait_for(self, sequence: int, timeout: float | None) -> bool:
-        """Sleep until searches see an update; False where `timeout` seconds were not enough."""
-        with self._applied:
-            return self._applied.wait_for(lambda: self.sequence >= sequence, timeout)
 
     def check(self, entry: Entry) -> Entry:
         """The entry as it should be written to the journal.
@@ -141,8 +136,6 @@ class LiveIndex(Index):
                 self._apply(entries)
             finally:
                 self._publish()
-        with self._applied:
-            self._applied.notify_all()
 
     def tidy(self) -> bool:
         """Set fresh rows in order where there are many; returns whether there was anything to do.
@@ -185,7 +178,8 @@ class LiveIndex(Index):
         """Not possible: tune its version."""
         raise FailedPrecondition("a live index is not tuned: tune its version")
 
-    def _replay(self, entries: Iterable[tuple[int, Entry]]) -> None:
+    def replay(self, entries: Iterable[tuple[int, Entry]]) -> None:
+        """`apply` of numbered updates, as a journal reads them, after the last known; raises as that does."""
         batch: list[Entry] = []
         first = self._last + 1
         for sequence, entry in entries:
@@ -194,7 +188,6 @@ class LiveIndex(Index):
             batch.append(entry)
             if len(batch) == SEAL_AT:
                 self.apply(first, batch)
-                self.tidy()
                 first, batch = first + len(batch), []
         self.apply(first, batch)
 

@@ -133,13 +133,13 @@ class LiveAttributes(Attributes):
     def crowding_tag(self, row: int) -> str | None:
         """The datapoint's tag."""
         if row < self._count:
-            return self._base.crowding_tag(row)
+            return self._base.crowding_tag(row) if row >= 0 else None
         return self.tags.name_of(int(self._columns.tags[row - self._count]))
 
     def metadata_json(self, row: int) -> bytes | None:
         """The datapoint's metadata as it is stored: one JSON object."""
         if row < self._count:
-            return self._base.metadata_json(row)
+            return self._base.metadata_json(row) if row >= 0 else None
         return self._columns.metadata[row - self._count]
 
 

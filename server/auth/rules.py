@@ -47,6 +47,8 @@ RULES: dict[str, Rule] = {
     f"{_SEARCH}BatchSearch": Rule(Scope.READ, "index", ("texts", "vectors", "datapoint_ids")),
     f"{_SEARCH}StreamSearch": Rule(Scope.READ, "index", streams=True),
     f"{_DATAPOINT}ReadDatapoints": Rule(Scope.READ, "index", ("ids",)),
+    f"{_DATAPOINT}UpsertDatapoints": Rule(Scope.WRITE, "index", ("datapoints",)),
+    f"{_DATAPOINT}RemoveDatapoints": Rule(Scope.WRITE, "index", ("datapoint_ids",)),
     f"{_INDEX}GetIndex": Rule(Scope.READ, "name"),
     f"{_INDEX}ListIndexes": Rule(Scope.READ),
     f"{_INDEX}ListIndexVersions": Rule(Scope.READ, "parent"),

@@ -154,9 +154,9 @@ def options_of_batch(before: bytes, after: bytes) -> messages.BatchSearchRequest
 
 def _asks_nothing_else(request: Request) -> bool:
     if isinstance(request, messages.BatchSearchRequest):
-        return not (request.texts or request.vectors or request.datapoint_ids)
+        return not (request.min_sequence or request.texts or request.vectors or request.datapoint_ids)
     queries = (request.text, request.vector, request.datapoint_id)
-    return not request.explain and all(query is None for query in queries)
+    return not (request.explain or request.min_sequence) and all(query is None for query in queries)
 
 
 def _may_go_together(plan: SearchPlan, vectors: Vectors) -> bool:

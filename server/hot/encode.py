@@ -50,6 +50,8 @@ class ProtobufAnswers:
         parts[1::2] = pairs.view(f"V{_PAIR.itemsize}").ravel().tolist()
         version = version_name(plan.served.name, plan.served.version).encode()
         tail = field(_FIELDS["index_version"].number, version) + self._duration("search_duration", seconds)
+        if found.sequence:
+            tail += bytes([_FIELDS["sequence"].number << 3]) + varint(found.sequence)
         return [b"".join(one) + tail for one in _per_query(parts, found, counts)]
 
     def with_embed_duration(self, answer: bytes, seconds: float) -> bytes:
@@ -99,7 +101,8 @@ class JsonAnswers:
         parts[3::5] = _numbers(found.scores)
         parts[4::5] = [b"},"] * len(pieces)
         version = version_name(plan.served.name, plan.served.version)
-        tail = b'],"indexVersion":%b,"searchDuration":"%.6fs"}' % (encode_json(version), seconds)
+        sequence = b',"sequence":%d' % found.sequence if found.sequence else b""
+        tail = b'],"indexVersion":%b,"searchDuration":"%.6fs"%b}' % (encode_json(version), seconds, sequence)
         return [
             b'{"neighbors":[' + b"".join(one).removesuffix(b",") + tail
             for one in _per_query(parts, found, counts)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypedDict
@@ -27,6 +27,7 @@ from ..grpc_methods import (
     SEARCH,
     SERVICES,
     STREAM_SEARCH,
+    WRITES,
     Method,
 )
 from ..http_calls import HttpCalls
@@ -108,7 +109,8 @@ class _Server:
             return stream_search(requests, search, settings.max_answer_bytes)
 
         unary: dict[str, Unary] = {
-            path: _off_loop(workers, service, method) for path, method in METHODS.items()
+            path: _off_loop(workers.write if path in WRITES else workers.run, service, method)
+            for path, method in METHODS.items()
         }
         unary[SEARCH] = searcher.search_message
         unary[BATCH_SEARCH] = searcher.batch_search_message
@@ -153,10 +155,10 @@ class _Server:
         self.executor.shutdown()
 
 
-def _off_loop(workers: Workers, service: Service, method: Method) -> Unary:
+def _off_loop(run: Callable[..., Awaitable[bytes]], service: Service, method: Method) -> Unary:
     async def call(data: bytes, record: CallRecord) -> bytes:
         with current(record):
-            return await workers.run(method, service, data)
+            return await run(method, service, data)
 
     return call
 

@@ -25,6 +25,7 @@ from ..registry import ServedIndex
 from ..search import SearchPlan, find, plan_search, query_kind, query_text, query_vector
 from ..service import Service
 from ..telemetry import CallRecord, Metrics, current
+from ..visible import check_visible, when_visible
 from ..workers import Workers
 from .batcher import Batcher
 from .decode import UsualRequests, Vectors, options_of_batch, options_of_search, split
@@ -200,7 +201,14 @@ class Searcher:
         served = self._service.registry.peek(name)
         if served is None:
             served = await self._off_loop(record, self._service.registry.get, name)
+        if request.min_sequence > served.index.sequence:
+            served = await when_visible(partial(self._seen, name, request.min_sequence), record.deadline)
         record.index, record.version = served.name, served.version
+        return served
+
+    async def _seen(self, name: str, sequence: int) -> ServedIndex:
+        served = self._service.registry.get(name)  # a new version may have come
+        check_visible(served.index, sequence)
         return served
 
     async def _search_texts(self, texts: Sequence[str], key: _Key, record: CallRecord) -> Sequence[bytes]:

@@ -20,7 +20,7 @@ from earshot.errors import EarshotError
 
 __all__ = ["CANCELLED", "CURRENT", "REQUEST_ID", "STAGES", "CallRecord", "current", "note_queries", "stage"]
 
-STAGES = ("queue", "embed", "engine", "encode")
+STAGES = ("queue", "embed", "engine", "write", "encode")
 
 REQUEST_ID = b"x-request-id"
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65\x61rshot/v1/datapoint.proto\x12\nearshot.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xea\x01\n\tDatapoint\x12\x14\n\x0c\x64\x61tapoint_id\x18\x01 \x01(\t\x12\x16\n\x0e\x66\x65\x61ture_vector\x18\x02 \x03(\x02\x12,\n\trestricts\x18\x04 \x03(\x0b\x32\x19.earshot.v1.TokenRestrict\x12\x14\n\x0c\x63rowding_tag\x18\x05 \x01(\t\x12\x36\n\x11numeric_restricts\x18\x06 \x03(\x0b\x32\x1b.earshot.v1.NumericRestrict\x12\x33\n\x12\x65mbedding_metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\"I\n\rTokenRestrict\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x12\n\nallow_list\x18\x02 \x03(\t\x12\x11\n\tdeny_list\x18\x03 \x03(\t\"\x9d\x02\n\x0fNumericRestrict\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\tvalue_int\x18\x02 \x01(\x03H\x00\x12\x15\n\x0bvalue_float\x18\x03 \x01(\x02H\x00\x12\x16\n\x0cvalue_double\x18\x04 \x01(\x01H\x00\x12\x30\n\x02op\x18\x05 \x01(\x0e\x32$.earshot.v1.NumericRestrict.Operator\"x\n\x08Operator\x12\x18\n\x14OPERATOR_UNSPECIFIED\x10\x00\x12\x08\n\x04LESS\x10\x01\x12\x0e\n\nLESS_EQUAL\x10\x02\x12\t\n\x05\x45QUAL\x10\x03\x12\x11\n\rGREATER_EQUAL\x10\x04\x12\x0b\n\x07GREATER\x10\x05\x12\r\n\tNOT_EQUAL\x10\x06\x42\x07\n\x05value\")\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x0f\n\x07\x66loat32\x18\x02 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65\x61rshot/v1/datapoint.proto\x12\nearshot.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x98\x02\n\tDatapoint\x12\x14\n\x0c\x64\x61tapoint_id\x18\x01 \x01(\t\x12\x16\n\x0e\x66\x65\x61ture_vector\x18\x02 \x03(\x02\x12,\n\trestricts\x18\x04 \x03(\x0b\x32\x19.earshot.v1.TokenRestrict\x12\x14\n\x0c\x63rowding_tag\x18\x05 \x01(\t\x12\x36\n\x11numeric_restricts\x18\x06 \x03(\x0b\x32\x1b.earshot.v1.NumericRestrict\x12\x33\n\x12\x65mbedding_metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04text\x18\t \x01(\t\x12\x1e\n\x16\x66\x65\x61ture_vector_float32\x18\n \x01(\x0c\"I\n\rTokenRestrict\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x12\n\nallow_list\x18\x02 \x03(\t\x12\x11\n\tdeny_list\x18\x03 \x03(\t\"\x9d\x02\n\x0fNumericRestrict\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\tvalue_int\x18\x02 \x01(\x03H\x00\x12\x15\n\x0bvalue_float\x18\x03 \x01(\x02H\x00\x12\x16\n\x0cvalue_double\x18\x04 \x01(\x01H\x00\x12\x30\n\x02op\x18\x05 \x01(\x0e\x32$.earshot.v1.NumericRestrict.Operator\"x\n\x08Operator\x12\x18\n\x14OPERATOR_UNSPECIFIED\x10\x00\x12\x08\n\x04LESS\x10\x01\x12\x0e\n\nLESS_EQUAL\x10\x02\x12\t\n\x05\x45QUAL\x10\x03\x12\x11\n\rGREATER_EQUAL\x10\x04\x12\x0b\n\x07GREATER\x10\x05\x12\r\n\tNOT_EQUAL\x10\x06\x42\x07\n\x05value\")\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x0f\n\x07\x66loat32\x18\x02 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,13 +33,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'earshot.v1.datapoint_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DATAPOINT']._serialized_start=73
-  _globals['_DATAPOINT']._serialized_end=307
-  _globals['_TOKENRESTRICT']._serialized_start=309
-  _globals['_TOKENRESTRICT']._serialized_end=382
-  _globals['_NUMERICRESTRICT']._serialized_start=385
-  _globals['_NUMERICRESTRICT']._serialized_end=670
-  _globals['_NUMERICRESTRICT_OPERATOR']._serialized_start=541
-  _globals['_NUMERICRESTRICT_OPERATOR']._serialized_end=661
-  _globals['_VECTOR']._serialized_start=672
-  _globals['_VECTOR']._serialized_end=713
+  _globals['_DATAPOINT']._serialized_end=353
+  _globals['_TOKENRESTRICT']._serialized_start=355
+  _globals['_TOKENRESTRICT']._serialized_end=428
+  _globals['_NUMERICRESTRICT']._serialized_start=431
+  _globals['_NUMERICRESTRICT']._serialized_end=716
+  _globals['_NUMERICRESTRICT_OPERATOR']._serialized_start=587
+  _globals['_NUMERICRESTRICT_OPERATOR']._serialized_end=707
+  _globals['_VECTOR']._serialized_start=718
+  _globals['_VECTOR']._serialized_end=759
 # @@protoc_insertion_point(module_scope)

@@ -32,13 +32,21 @@ class Datapoint(_message.Message):
     CROWDING_TAG_FIELD_NUMBER: _builtins.int
     NUMERIC_RESTRICTS_FIELD_NUMBER: _builtins.int
     EMBEDDING_METADATA_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    FEATURE_VECTOR_FLOAT32_FIELD_NUMBER: _builtins.int
     datapoint_id: _builtins.str
     """Up to 1 KiB of UTF-8, unique in its index."""
     crowding_tag: _builtins.str
     """Datapoints with the same tag crowd each other out; passages of one episode share one."""
+    text: _builtins.str
+    """In an upsert, in place of `feature_vector`: text, embedded by the model that made the index."""
+    feature_vector_float32: _builtins.bytes
+    """In an upsert, in place of `feature_vector`: little-endian float32, four bytes a dimension, which is far
+    cheaper to read. Base64 in JSON.
+    """
     @_builtins.property
     def feature_vector(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """The dense vector as it was given; empty unless the full datapoint was asked for."""
+        """The dense vector as it was given; empty in answers unless the full datapoint was asked for."""
 
     @_builtins.property
     def restricts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenRestrict]:
@@ -61,10 +69,12 @@ class Datapoint(_message.Message):
         crowding_tag: _builtins.str = ...,
         numeric_restricts: _abc.Iterable[Global___NumericRestrict] | None = ...,
         embedding_metadata: _struct_pb2.Struct | None = ...,
+        text: _builtins.str = ...,
+        feature_vector_float32: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["embedding_metadata", b"embedding_metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crowding_tag", b"crowding_tag", "datapoint_id", b"datapoint_id", "embedding_metadata", b"embedding_metadata", "feature_vector", b"feature_vector", "numeric_restricts", b"numeric_restricts", "restricts", b"restricts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crowding_tag", b"crowding_tag", "datapoint_id", b"datapoint_id", "embedding_metadata", b"embedding_metadata", "feature_vector", b"feature_vector", "feature_vector_float32", b"feature_vector_float32", "numeric_restricts", b"numeric_restricts", "restricts", b"restricts", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

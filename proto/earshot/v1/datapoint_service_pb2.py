@@ -24,9 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from earshot.v1 import datapoint_pb2 as earshot_dot_v1_dot_datapoint__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"earshot/v1/datapoint_service.proto\x12\nearshot.v1\x1a\x1a\x65\x61rshot/v1/datapoint.proto\x1a\x1cgoogle/api/annotations.proto\"L\n\x15ReadDatapointsRequest\x12\r\n\x05index\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x17\n\x0fmetadata_fields\x18\x03 \x03(\t\"C\n\x16ReadDatapointsResponse\x12)\n\ndatapoints\x18\x01 \x03(\x0b\x32\x15.earshot.v1.Datapoint2\x9e\x01\n\x10\x44\x61tapointService\x12\x89\x01\n\x0eReadDatapoints\x12!.earshot.v1.ReadDatapointsRequest\x1a\".earshot.v1.ReadDatapointsResponse\"0\x82\xd3\xe4\x93\x02*\"%/v1/{index=indexes/*}/datapoints:read:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"earshot/v1/datapoint_service.proto\x12\nearshot.v1\x1a\x1a\x65\x61rshot/v1/datapoint.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x17google/rpc/status.proto\"\x98\x01\n\x17UpsertDatapointsRequest\x12\r\n\x05index\x18\x01 \x01(\t\x12)\n\ndatapoints\x18\x02 \x03(\x0b\x32\x15.earshot.v1.Datapoint\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"p\n\x18UpsertDatapointsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x16\n\x0eupserted_count\x18\x02 \x01(\x05\x12*\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x1a.earshot.v1.DatapointError\"\\\n\x0e\x44\x61tapointError\x12\x10\n\x08position\x18\x01 \x01(\x05\x12\x14\n\x0c\x64\x61tapoint_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"S\n\x17RemoveDatapointsRequest\x12\r\n\x05index\x18\x01 \x01(\t\x12\x15\n\rdatapoint_ids\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"C\n\x18RemoveDatapointsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x15\n\rremoved_count\x18\x02 \x01(\x05\"x\n\x15ReadDatapointsRequest\x12\r\n\x05index\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x17\n\x0fmetadata_fields\x18\x03 \x03(\t\x12\x19\n\x0cmin_sequence\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_min_sequence\"C\n\x16ReadDatapointsResponse\x12)\n\ndatapoints\x18\x01 \x03(\x0b\x32\x15.earshot.v1.Datapoint2\xc6\x03\n\x10\x44\x61tapointService\x12\x89\x01\n\x0eReadDatapoints\x12!.earshot.v1.ReadDatapointsRequest\x1a\".earshot.v1.ReadDatapointsResponse\"0\x82\xd3\xe4\x93\x02*\"%/v1/{index=indexes/*}/datapoints:read:\x01*\x12\x91\x01\n\x10UpsertDatapoints\x12#.earshot.v1.UpsertDatapointsRequest\x1a$.earshot.v1.UpsertDatapointsResponse\"2\x82\xd3\xe4\x93\x02,\"\'/v1/{index=indexes/*}/datapoints:upsert:\x01*\x12\x91\x01\n\x10RemoveDatapoints\x12#.earshot.v1.RemoveDatapointsRequest\x1a$.earshot.v1.RemoveDatapointsResponse\"2\x82\xd3\xe4\x93\x02,\"\'/v1/{index=indexes/*}/datapoints:remove:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,10 +37,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DATAPOINTSERVICE'].methods_by_name['ReadDatapoints']._loaded_options = None
   _globals['_DATAPOINTSERVICE'].methods_by_name['ReadDatapoints']._serialized_options = b'\202\323\344\223\002*\"%/v1/{index=indexes/*}/datapoints:read:\001*'
-  _globals['_READDATAPOINTSREQUEST']._serialized_start=108
-  _globals['_READDATAPOINTSREQUEST']._serialized_end=184
-  _globals['_READDATAPOINTSRESPONSE']._serialized_start=186
-  _globals['_READDATAPOINTSRESPONSE']._serialized_end=253
-  _globals['_DATAPOINTSERVICE']._serialized_start=256
-  _globals['_DATAPOINTSERVICE']._serialized_end=414
+  _globals['_DATAPOINTSERVICE'].methods_by_name['UpsertDatapoints']._loaded_options = None
+  _globals['_DATAPOINTSERVICE'].methods_by_name['UpsertDatapoints']._serialized_options = b'\202\323\344\223\002,\"\'/v1/{index=indexes/*}/datapoints:upsert:\001*'
+  _globals['_DATAPOINTSERVICE'].methods_by_name['RemoveDatapoints']._loaded_options = None
+  _globals['_DATAPOINTSERVICE'].methods_by_name['RemoveDatapoints']._serialized_options = b'\202\323\344\223\002,\"\'/v1/{index=indexes/*}/datapoints:remove:\001*'
+  _globals['_UPSERTDATAPOINTSREQUEST']._serialized_start=168
+  _globals['_UPSERTDATAPOINTSREQUEST']._serialized_end=320
+  _globals['_UPSERTDATAPOINTSRESPONSE']._serialized_start=322
+  _globals['_UPSERTDATAPOINTSRESPONSE']._serialized_end=434
+  _globals['_DATAPOINTERROR']._serialized_start=436
+  _globals['_DATAPOINTERROR']._serialized_end=528
+  _globals['_REMOVEDATAPOINTSREQUEST']._serialized_start=530
+  _globals['_REMOVEDATAPOINTSREQUEST']._serialized_end=613
+  _globals['_REMOVEDATAPOINTSRESPONSE']._serialized_start=615
+  _globals['_REMOVEDATAPOINTSRESPONSE']._serialized_end=682
+  _globals['_READDATAPOINTSREQUEST']._serialized_start=684
+  _globals['_READDATAPOINTSREQUEST']._serialized_end=804
+  _globals['_READDATAPOINTSRESPONSE']._serialized_start=806
+  _globals['_READDATAPOINTSRESPONSE']._serialized_end=873
+  _globals['_DATAPOINTSERVICE']._serialized_start=876
+  _globals['_DATAPOINTSERVICE']._serialized_end=1330
 # @@protoc_insertion_point(module_scope)

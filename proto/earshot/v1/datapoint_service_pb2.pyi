@@ -6,8 +6,10 @@ isort:skip_file
 from collections import abc as _abc
 from earshot.v1 import datapoint_pb2 as _datapoint_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,14 +22,167 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class UpsertDatapointsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    DATAPOINTS_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    index: _builtins.str
+    """`indexes/podcasts`, or `podcasts` for short."""
+    request_id: _builtins.str
+    """A name of the caller's choice, up to 128 characters, such as a UUID: a second request with it, within a
+    day, writes nothing and is answered with the first one's sequence number.
+    """
+    @_builtins.property
+    def datapoints(self) -> _containers.RepeatedCompositeFieldContainer[_datapoint_pb2.Datapoint]:
+        """1 to 1,000. What a datapoint leaves out, it has not: restricts, tag and metadata that were there go."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Where it is set, only these parts are written, of datapoints that must exist, and what is left out of them
+        goes: `all_restricts` (tokens and numbers), `embedding_metadata`, `crowding_tag`, `feature_vector` (or text).
+        """
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.str = ...,
+        datapoints: _abc.Iterable[_datapoint_pb2.Datapoint] | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datapoints", b"datapoints", "index", b"index", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpsertDatapointsRequest: _TypeAlias = UpsertDatapointsRequest  # noqa: Y015
+
+@_typing.final
+class UpsertDatapointsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    UPSERTED_COUNT_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The sequence number of the last one written, 0 where none was: what `min_sequence` of a search takes."""
+    upserted_count: _builtins.int
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatapointError]:
+        """Of the datapoints that were not written."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        upserted_count: _builtins.int = ...,
+        errors: _abc.Iterable[Global___DatapointError] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "sequence", b"sequence", "upserted_count", b"upserted_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpsertDatapointsResponse: _TypeAlias = UpsertDatapointsResponse  # noqa: Y015
+
+@_typing.final
+class DatapointError(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    DATAPOINT_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """In the request, from 0."""
+    datapoint_id: _builtins.str
+    @_builtins.property
+    def status(self) -> _status_pb2.Status: ...
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        datapoint_id: _builtins.str = ...,
+        status: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datapoint_id", b"datapoint_id", "position", b"position", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatapointError: _TypeAlias = DatapointError  # noqa: Y015
+
+@_typing.final
+class RemoveDatapointsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    DATAPOINT_IDS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    index: _builtins.str
+    """`indexes/podcasts`, or `podcasts` for short."""
+    request_id: _builtins.str
+    """As in UpsertDatapointsRequest."""
+    @_builtins.property
+    def datapoint_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 1,000."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.str = ...,
+        datapoint_ids: _abc.Iterable[_builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datapoint_ids", b"datapoint_ids", "index", b"index", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveDatapointsRequest: _TypeAlias = RemoveDatapointsRequest  # noqa: Y015
+
+@_typing.final
+class RemoveDatapointsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    REMOVED_COUNT_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The sequence number of the removal."""
+    removed_count: _builtins.int
+    """How many of the ids were there."""
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        removed_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["removed_count", b"removed_count", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveDatapointsResponse: _TypeAlias = RemoveDatapointsResponse  # noqa: Y015
+
+@_typing.final
 class ReadDatapointsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INDEX_FIELD_NUMBER: _builtins.int
     IDS_FIELD_NUMBER: _builtins.int
     METADATA_FIELDS_FIELD_NUMBER: _builtins.int
+    MIN_SEQUENCE_FIELD_NUMBER: _builtins.int
     index: _builtins.str
     """`indexes/podcasts`, or `podcasts` for short."""
+    min_sequence: _builtins.int
+    """Answer only once this update is seen; see SearchRequest."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At most 1,000."""
@@ -42,12 +197,15 @@ class ReadDatapointsRequest(_message.Message):
         index: _builtins.str = ...,
         ids: _abc.Iterable[_builtins.str] | None = ...,
         metadata_fields: _abc.Iterable[_builtins.str] | None = ...,
+        min_sequence: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_sequence", b"_min_sequence", "min_sequence", b"min_sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "index", b"index", "metadata_fields", b"metadata_fields"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_sequence", b"_min_sequence", "ids", b"ids", "index", b"index", "metadata_fields", b"metadata_fields", "min_sequence", b"min_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__min_sequence: _TypeAlias = _typing.Literal["min_sequence"]  # noqa: Y015
+    _WhichOneofArgType__min_sequence: _TypeAlias = _typing.Literal["_min_sequence", b"_min_sequence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_sequence) -> _WhichOneofReturnType__min_sequence | None: ...
 
 Global___ReadDatapointsRequest: _TypeAlias = ReadDatapointsRequest  # noqa: Y015
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DatapointServiceStub:
-    """Reads datapoints by id.
+    """Reads datapoints by id, writes and removes them.
     """
 
     def __init__(self, channel):
@@ -40,14 +40,39 @@ class DatapointServiceStub:
                 request_serializer=earshot_dot_v1_dot_datapoint__service__pb2.ReadDatapointsRequest.SerializeToString,
                 response_deserializer=earshot_dot_v1_dot_datapoint__service__pb2.ReadDatapointsResponse.FromString,
                 _registered_method=True)
+        self.UpsertDatapoints = channel.unary_unary(
+                '/earshot.v1.DatapointService/UpsertDatapoints',
+                request_serializer=earshot_dot_v1_dot_datapoint__service__pb2.UpsertDatapointsRequest.SerializeToString,
+                response_deserializer=earshot_dot_v1_dot_datapoint__service__pb2.UpsertDatapointsResponse.FromString,
+                _registered_method=True)
+        self.RemoveDatapoints = channel.unary_unary(
+                '/earshot.v1.DatapointService/RemoveDatapoints',
+                request_serializer=earshot_dot_v1_dot_datapoint__service__pb2.RemoveDatapointsRequest.SerializeToString,
+                response_deserializer=earshot_dot_v1_dot_datapoint__service__pb2.RemoveDatapointsResponse.FromString,
+                _registered_method=True)
 
 
 class DatapointServiceServicer:
-    """Reads datapoints by id.
+    """Reads datapoints by id, writes and removes them.
     """
 
     def ReadDatapoints(self, request, context):
         """All ids must exist; the answer keeps their order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpsertDatapoints(self, request, context):
+        """Writes datapoints, new ones and in place of others. What is answered is durable, and every search that
+        begins afterwards sees it. A datapoint that is wrong is told, and the others are written.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveDatapoints(self, request, context):
+        """Removes datapoints, as durably and as soon. An id that is not there is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +86,16 @@ def add_DatapointServiceServicer_to_server(servicer, server):
                     request_deserializer=earshot_dot_v1_dot_datapoint__service__pb2.ReadDatapointsRequest.FromString,
                     response_serializer=earshot_dot_v1_dot_datapoint__service__pb2.ReadDatapointsResponse.SerializeToString,
             ),
+            'UpsertDatapoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpsertDatapoints,
+                    request_deserializer=earshot_dot_v1_dot_datapoint__service__pb2.UpsertDatapointsRequest.FromString,
+                    response_serializer=earshot_dot_v1_dot_datapoint__service__pb2.UpsertDatapointsResponse.SerializeToString,
+            ),
+            'RemoveDatapoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveDatapoints,
+                    request_deserializer=earshot_dot_v1_dot_datapoint__service__pb2.RemoveDatapointsRequest.FromString,
+                    response_serializer=earshot_dot_v1_dot_datapoint__service__pb2.RemoveDatapointsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'earshot.v1.DatapointService', rpc_method_handlers)
@@ -70,7 +105,7 @@ def add_DatapointServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DatapointService:
-    """Reads datapoints by id.
+    """Reads datapoints by id, writes and removes them.
     """
 
     @staticmethod
@@ -90,6 +125,60 @@ class DatapointService:
             '/earshot.v1.DatapointService/ReadDatapoints',
             earshot_dot_v1_dot_datapoint__service__pb2.ReadDatapointsRequest.SerializeToString,
             earshot_dot_v1_dot_datapoint__service__pb2.ReadDatapointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpsertDatapoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/earshot.v1.DatapointService/UpsertDatapoints',
+            earshot_dot_v1_dot_datapoint__service__pb2.UpsertDatapointsRequest.SerializeToString,
+            earshot_dot_v1_dot_datapoint__service__pb2.UpsertDatapointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveDatapoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/earshot.v1.DatapointService/RemoveDatapoints',
+            earshot_dot_v1_dot_datapoint__service__pb2.RemoveDatapointsRequest.SerializeToString,
+            earshot_dot_v1_dot_datapoint__service__pb2.RemoveDatapointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DatapointServiceStub:
-    """Reads datapoints by id."""
+    """Reads datapoints by id, writes and removes them."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -35,17 +35,29 @@ class DatapointServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DatapointServiceAsyncStub: ...
     ReadDatapoints: _grpc.UnaryUnaryMultiCallable[_datapoint_service_pb2.ReadDatapointsRequest, _datapoint_service_pb2.ReadDatapointsResponse]
     """All ids must exist; the answer keeps their order."""
+    UpsertDatapoints: _grpc.UnaryUnaryMultiCallable[_datapoint_service_pb2.UpsertDatapointsRequest, _datapoint_service_pb2.UpsertDatapointsResponse]
+    """Writes datapoints, new ones and in place of others. What is answered is durable, and every search that
+    begins afterwards sees it. A datapoint that is wrong is told, and the others are written.
+    """
+    RemoveDatapoints: _grpc.UnaryUnaryMultiCallable[_datapoint_service_pb2.RemoveDatapointsRequest, _datapoint_service_pb2.RemoveDatapointsResponse]
+    """Removes datapoints, as durably and as soon. An id that is not there is no error."""
 
 @_typing.type_check_only
 class DatapointServiceAsyncStub(DatapointServiceStub):
-    """Reads datapoints by id."""
+    """Reads datapoints by id, writes and removes them."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ReadDatapoints: _aio.UnaryUnaryMultiCallable[_datapoint_service_pb2.ReadDatapointsRequest, _datapoint_service_pb2.ReadDatapointsResponse]  # type: ignore[assignment]
     """All ids must exist; the answer keeps their order."""
+    UpsertDatapoints: _aio.UnaryUnaryMultiCallable[_datapoint_service_pb2.UpsertDatapointsRequest, _datapoint_service_pb2.UpsertDatapointsResponse]  # type: ignore[assignment]
+    """Writes datapoints, new ones and in place of others. What is answered is durable, and every search that
+    begins afterwards sees it. A datapoint that is wrong is told, and the others are written.
+    """
+    RemoveDatapoints: _aio.UnaryUnaryMultiCallable[_datapoint_service_pb2.RemoveDatapointsRequest, _datapoint_service_pb2.RemoveDatapointsResponse]  # type: ignore[assignment]
+    """Removes datapoints, as durably and as soon. An id that is not there is no error."""
 
 class DatapointServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads datapoints by id."""
+    """Reads datapoints by id, writes and removes them."""
 
     @_abc_1.abstractmethod
     def ReadDatapoints(
@@ -54,5 +66,23 @@ class DatapointServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_datapoint_service_pb2.ReadDatapointsResponse, _abc.Awaitable[_datapoint_service_pb2.ReadDatapointsResponse]]:
         """All ids must exist; the answer keeps their order."""
+
+    @_abc_1.abstractmethod
+    def UpsertDatapoints(
+        self,
+        request: _datapoint_service_pb2.UpsertDatapointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_datapoint_service_pb2.UpsertDatapointsResponse, _abc.Awaitable[_datapoint_service_pb2.UpsertDatapointsResponse]]:
+        """Writes datapoints, new ones and in place of others. What is answered is durable, and every search that
+        begins afterwards sees it. A datapoint that is wrong is told, and the others are written.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveDatapoints(
+        self,
+        request: _datapoint_service_pb2.RemoveDatapointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_datapoint_service_pb2.RemoveDatapointsResponse, _abc.Awaitable[_datapoint_service_pb2.RemoveDatapointsResponse]]:
+        """Removes datapoints, as durably and as soon. An id that is not there is no error."""
 
 def add_DatapointServiceServicer_to_server(servicer: DatapointServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -39,6 +39,7 @@ class SearchRequest(_message.Message):
     NUMERIC_RESTRICTS_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
     METADATA_FIELDS_FIELD_NUMBER: _builtins.int
+    MIN_SEQUENCE_FIELD_NUMBER: _builtins.int
     index: _builtins.str
     """The index: `indexes/podcasts`, or `podcasts` for short."""
     text: _builtins.str
@@ -61,6 +62,10 @@ class SearchRequest(_message.Message):
     """Return vectors and restricts too."""
     explain: _builtins.bool
     """Say how the neighbors were found, and how many of the true ones: costs an exact search beside."""
+    min_sequence: _builtins.int
+    """Answer only once the update with this sequence number is seen, waiting within the deadline, 10 seconds at
+    most; else ABORTED. On the server that wrote it, it is seen when the write was answered.
+    """
     @_builtins.property
     def vector(self) -> _datapoint_pb2.Vector:
         """A vector of the index's dimension."""
@@ -92,15 +97,18 @@ class SearchRequest(_message.Message):
         numeric_restricts: _abc.Iterable[_datapoint_pb2.NumericRestrict] | None = ...,
         explain: _builtins.bool = ...,
         metadata_fields: _abc.Iterable[_builtins.str] | None = ...,
+        min_sequence: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_id", b"datapoint_id", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "neighbor_count", b"neighbor_count", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "query", b"query", "target_recall", b"target_recall", "text", b"text", "vector", b"vector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_min_sequence", b"_min_sequence", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_id", b"datapoint_id", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "min_sequence", b"min_sequence", "neighbor_count", b"neighbor_count", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "query", b"query", "target_recall", b"target_recall", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_id", b"datapoint_id", "explain", b"explain", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "index", b"index", "metadata_fields", b"metadata_fields", "neighbor_count", b"neighbor_count", "numeric_restricts", b"numeric_restricts", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "query", b"query", "restricts", b"restricts", "return_full_datapoint", b"return_full_datapoint", "target_recall", b"target_recall", "text", b"text", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_min_sequence", b"_min_sequence", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_id", b"datapoint_id", "explain", b"explain", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "index", b"index", "metadata_fields", b"metadata_fields", "min_sequence", b"min_sequence", "neighbor_count", b"neighbor_count", "numeric_restricts", b"numeric_restricts", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "query", b"query", "restricts", b"restricts", "return_full_datapoint", b"return_full_datapoint", "target_recall", b"target_recall", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approximate_neighbor_count: _TypeAlias = _typing.Literal["approximate_neighbor_count"]  # noqa: Y015
     _WhichOneofArgType__approximate_neighbor_count: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count"]  # noqa: Y015
     _WhichOneofReturnType__fraction_leaf_nodes_to_search_override: _TypeAlias = _typing.Literal["fraction_leaf_nodes_to_search_override"]  # noqa: Y015
     _WhichOneofArgType__fraction_leaf_nodes_to_search_override: _TypeAlias = _typing.Literal["_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override"]  # noqa: Y015
+    _WhichOneofReturnType__min_sequence: _TypeAlias = _typing.Literal["min_sequence"]  # noqa: Y015
+    _WhichOneofArgType__min_sequence: _TypeAlias = _typing.Literal["_min_sequence", b"_min_sequence"]  # noqa: Y015
     _WhichOneofReturnType__neighbor_count: _TypeAlias = _typing.Literal["neighbor_count"]  # noqa: Y015
     _WhichOneofArgType__neighbor_count: _TypeAlias = _typing.Literal["_neighbor_count", b"_neighbor_count"]  # noqa: Y015
     _WhichOneofReturnType__per_crowding_attribute_neighbor_count: _TypeAlias = _typing.Literal["per_crowding_attribute_neighbor_count"]  # noqa: Y015
@@ -113,6 +121,8 @@ class SearchRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__approximate_neighbor_count) -> _WhichOneofReturnType__approximate_neighbor_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fraction_leaf_nodes_to_search_override) -> _WhichOneofReturnType__fraction_leaf_nodes_to_search_override | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_sequence) -> _WhichOneofReturnType__min_sequence | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__neighbor_count) -> _WhichOneofReturnType__neighbor_count | None: ...
     @_typing.overload
@@ -133,8 +143,11 @@ class SearchResponse(_message.Message):
     EMBED_DURATION_FIELD_NUMBER: _builtins.int
     SEARCH_DURATION_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     index_version: _builtins.str
     """The version that answered: `indexes/podcasts/versions/v000001`."""
+    sequence: _builtins.int
+    """Of the last update that this answer knows; 0 where there never was one."""
     @_builtins.property
     def neighbors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbor]:
         """Nearest first."""
@@ -159,10 +172,11 @@ class SearchResponse(_message.Message):
         embed_duration: _duration_pb2.Duration | None = ...,
         search_duration: _duration_pb2.Duration | None = ...,
         explanation: Global___Explanation | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["embed_duration", b"embed_duration", "explanation", b"explanation", "search_duration", b"search_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embed_duration", b"embed_duration", "explanation", b"explanation", "index_version", b"index_version", "neighbors", b"neighbors", "search_duration", b"search_duration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embed_duration", b"embed_duration", "explanation", b"explanation", "index_version", b"index_version", "neighbors", b"neighbors", "search_duration", b"search_duration", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -299,6 +313,7 @@ class BatchSearchRequest(_message.Message):
     RESTRICTS_FIELD_NUMBER: _builtins.int
     NUMERIC_RESTRICTS_FIELD_NUMBER: _builtins.int
     METADATA_FIELDS_FIELD_NUMBER: _builtins.int
+    MIN_SEQUENCE_FIELD_NUMBER: _builtins.int
     index: _builtins.str
     neighbor_count: _builtins.int
     per_crowding_attribute_neighbor_count: _builtins.int
@@ -306,6 +321,8 @@ class BatchSearchRequest(_message.Message):
     approximate_neighbor_count: _builtins.int
     fraction_leaf_nodes_to_search_override: _builtins.float
     return_full_datapoint: _builtins.bool
+    min_sequence: _builtins.int
+    """As in SearchRequest."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -334,15 +351,18 @@ class BatchSearchRequest(_message.Message):
         restricts: _abc.Iterable[_datapoint_pb2.TokenRestrict] | None = ...,
         numeric_restricts: _abc.Iterable[_datapoint_pb2.NumericRestrict] | None = ...,
         metadata_fields: _abc.Iterable[_builtins.str] | None = ...,
+        min_sequence: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "neighbor_count", b"neighbor_count", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "target_recall", b"target_recall"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_min_sequence", b"_min_sequence", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "min_sequence", b"min_sequence", "neighbor_count", b"neighbor_count", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "target_recall", b"target_recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_ids", b"datapoint_ids", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "index", b"index", "metadata_fields", b"metadata_fields", "neighbor_count", b"neighbor_count", "numeric_restricts", b"numeric_restricts", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "restricts", b"restricts", "return_full_datapoint", b"return_full_datapoint", "target_recall", b"target_recall", "texts", b"texts", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count", "_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override", "_min_sequence", b"_min_sequence", "_neighbor_count", b"_neighbor_count", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_target_recall", b"_target_recall", "approximate_neighbor_count", b"approximate_neighbor_count", "datapoint_ids", b"datapoint_ids", "fraction_leaf_nodes_to_search_override", b"fraction_leaf_nodes_to_search_override", "index", b"index", "metadata_fields", b"metadata_fields", "min_sequence", b"min_sequence", "neighbor_count", b"neighbor_count", "numeric_restricts", b"numeric_restricts", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "restricts", b"restricts", "return_full_datapoint", b"return_full_datapoint", "target_recall", b"target_recall", "texts", b"texts", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approximate_neighbor_count: _TypeAlias = _typing.Literal["approximate_neighbor_count"]  # noqa: Y015
     _WhichOneofArgType__approximate_neighbor_count: _TypeAlias = _typing.Literal["_approximate_neighbor_count", b"_approximate_neighbor_count"]  # noqa: Y015
     _WhichOneofReturnType__fraction_leaf_nodes_to_search_override: _TypeAlias = _typing.Literal["fraction_leaf_nodes_to_search_override"]  # noqa: Y015
     _WhichOneofArgType__fraction_leaf_nodes_to_search_override: _TypeAlias = _typing.Literal["_fraction_leaf_nodes_to_search_override", b"_fraction_leaf_nodes_to_search_override"]  # noqa: Y015
+    _WhichOneofReturnType__min_sequence: _TypeAlias = _typing.Literal["min_sequence"]  # noqa: Y015
+    _WhichOneofArgType__min_sequence: _TypeAlias = _typing.Literal["_min_sequence", b"_min_sequence"]  # noqa: Y015
     _WhichOneofReturnType__neighbor_count: _TypeAlias = _typing.Literal["neighbor_count"]  # noqa: Y015
     _WhichOneofArgType__neighbor_count: _TypeAlias = _typing.Literal["_neighbor_count", b"_neighbor_count"]  # noqa: Y015
     _WhichOneofReturnType__per_crowding_attribute_neighbor_count: _TypeAlias = _typing.Literal["per_crowding_attribute_neighbor_count"]  # noqa: Y015
@@ -353,6 +373,8 @@ class BatchSearchRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__approximate_neighbor_count) -> _WhichOneofReturnType__approximate_neighbor_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fraction_leaf_nodes_to_search_override) -> _WhichOneofReturnType__fraction_leaf_nodes_to_search_override | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_sequence) -> _WhichOneofReturnType__min_sequence | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__neighbor_count) -> _WhichOneofReturnType__neighbor_count | None: ...
     @_typing.overload

@@ -1,0 +1,158 @@
+"""The updates of one index: written to its journal, applied to what is served, carried over to new versions.
+
+Whoever writes owns the journal from its first update on; until then, and where another process owns it, the
+journal is read and followed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from earshot.errors import DataLoss, EarshotError, FailedPrecondition
+from earshot.index import Index
+from earshot.index.journal import Entry, Journal, open_journal
+from earshot.index.live import LiveIndex
+
+__all__ = ["Feed"]
+
+log = logging.getLogger(__name__)
+
+
+class Feed:
+    """One index's journal and the live index that follows it. Safe from many threads.
+
+    Args:
+        name: The index's.
+        address: Of its journal; None where it can have none, and then nothing can be updated.
+        version: What is served first.
+
+    Raises:
+        DataLoss, FailedPrecondition: The journal is damaged, or does not fit the version.
+    """
+
+    def __init__(self, name: str, address: str | Path | None, version: Index) -> None:
+        self.name = name
+        self._address = address
+        self._owning, self._following = threading.Lock(), threading.Lock()
+        self._owns = False
+        self._inode: int | None = None
+        self._journal = self._reader()
+        self.index = self._live(version)
+
+    @property
+    def journal(self) -> Journal | None:
+        """To read; None where there is none yet."""
+        return self._journal
+
+    def write(self, entries: Sequence[Entry], *, request_id: str | None, timeout: float | None) -> int:
+        """Make updates durable and visible; returns the sequence number of the last.
+
+        Raises:
+            FailedPrecondition: The index's home has no place for a journal.
+            Aborted: Another process owns it.
+            DeadlineExceeded, ResourceExhausted, PermissionDenied, Unavailable: As `Journal.append`.
+        """
+        journal = self._own()
+        last = journal.append(entries, request_id=request_id, timeout=timeout)
+        with self._following:
+            live = self.index
+            # A request that came before has its entries elsewhere in the journal, so then that is read.
+            if request_id is None and live.sequence == last - len(entries):
+                live.apply(last - len(entries) + 1, entries)
+            elif live.sequence < last:
+                self._catch_up(live)
+        return last
+
+    def follow(self) -> None:
+        """Apply what others wrote. Raises as `Journal.read`."""
+        if self._journal is None:
+            with self._owning:
+                if self._journal is None:
+                    self._journal = self._reader()
+        if self._journal is not None and self._journal.last() > self.index.sequence:
+            with self._following:
+                self._catch_up(self.index)
+
+    def carried_over(self, version: Index) -> LiveIndex:
+        """A live index of a new version, with what the journal has after it; nobody's until `swap`.
+
+        Raises:
+            DataLoss, FailedPrecondition: The journal does not fit the version.
+        """
+        return self._live(version)
+
+    def take(self, index: LiveIndex, serve: Callable[[], None]) -> None:
+        """Follow this index from now on; `serve` has requests go to it before the next update ends."""
+        with self._following:
+            self._catch_up(index)
+            self.index = index
+            serve()
+
+    def is_stale(self) -> bool:
+        """Whether the journal that is open was deleted: the index was, and another may have its name."""
+        return self._inode is not None and self._inode != _inode(self._address)
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        if self._journal is not None:
+            self._journal.close()
+
+    def _live(self, version: Index) -> LiveIndex:
+        if self._journal is None:
+            return LiveIndex(version)
+        return LiveIndex(version, self._journal.read(version.manifest.sequence_number))
+
+    def _catch_up(self, live: LiveIndex) -> None:
+        if self._journal is not None:
+            live.replay(self._journal.read(live.sequence))
+
+    def _reader(self) -> Journal | None:
+        if self._address is None or (isinstance(self._address, Path) and not self._address.exists()):
+            return None
+        journal = open_journal(self._address, self.name, read_only=True)
+        self._inode = _inode(self._address)
+        return journal
+
+    def _own(self) -> Journal:
+        if self._owns and self._journal is not None:
+            return self._journal
+        with self._owning:
+            if self._owns and self._journal is not None:
+                return self._journal
+            if self._address is None:
+                raise FailedPrecondition(
+                    f"index {self.name} lies at an address that has no place for a journal, so it takes no "
+                    "updates: set journal to a postgresql:// address, or rebuild it",
+                    field="index",
+                )
+            journal = open_journal(self._address, self.name)
+            try:
+                if journal.last() < self.index.manifest.sequence_number:
+                    raise DataLoss(
+                        f"the journal of index {self.name} ends at update {journal.last()}, and version "
+                        f"{self.index.manifest.version} holds updates up to "
+                        f"{self.index.manifest.sequence_number}: the journal was lost"
+                    )
+                with self._following:
+                    before, self._journal = self._journal, journal
+                    self._catch_up(self.index)
+            except EarshotError:
+                journal.close()
+                raise
+            if before is not None:
+                before.close()
+            self._owns, self._inode = True, _inode(self._address)
+            log.info("this process (%d) writes the journal of index %s", os.getpid(), self.name)
+            return journal
+
+
+def _inode(address: str | Path | None) -> int | None:
+    """Which file lies there, where it is one; a number that no other file has while it is open."""
+    try:
+        return address.stat().st_ino if isinstance(address, Path) else None
+    except OSError:
+        return -1
