@@ -15,6 +15,7 @@ import typer
 from earshot.errors import EarshotError
 
 from . import (
+    backup,
     build,
     compact,
     demo,
@@ -24,6 +25,7 @@ from . import (
     journal,
     prune,
     rebuild,
+    restore,
     rollback,
     search,
     serve,
@@ -68,6 +70,8 @@ for module in (
     tune,
     compact,
     journal,
+    backup,
+    restore,
     verify,
     diff,
     rollback,

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from earshot.index import Store
 
 __all__ = [
+    "BackupUrl",
     "CacheDir",
     "DataDir",
     "DropLiveUpdates",
     "IndexName",
+    "Indexes",
     "Journal",
     "Json",
     "Server",
@@ -44,6 +46,16 @@ DataDir = Annotated[
         "(default: $EARSHOT_DATA_DIR or .earshot).",
         show_default=False,
     ),
+]
+BackupUrl = Annotated[
+    str,
+    typer.Argument(
+        metavar="URL", help="A folder, or an address such as s3://bucket/backups/monday.", show_default=False
+    ),
+]
+Indexes = Annotated[
+    list[str] | None,
+    typer.Option(metavar="INDEX", help="This index only. May be repeated.", show_default=False),
 ]
 CacheDir = Annotated[
     Path | None,

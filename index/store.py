@@ -26,6 +26,7 @@ from .homes.base import CONFIG, CURRENT, next_version
 from .homes.folder import FolderHome
 from .index import Index
 from .journal import JOURNAL_FILE
+from .journal.snapshot import restore
 from .manifest import MANIFEST, Manifest, check_sizes, now
 from .tuning import Recall
 
@@ -185,6 +186,49 @@ class Store:
         """
         whole = [info.version for info in self.versions(name) if info.problem is None]
         return min((self.manifest(name, version).sequence_number for version in whole), default=0)
+
+    @contextmanager
+    def folder(self, name: str, version: str) -> Iterator[Path]:
+        """A folder of this machine with a version's files, checked; raises as `open`."""
+        with self._home.open(name, self._version(name, version)) as folder:
+            yield folder
+
+    def adopt(
+        self,
+        name: str,
+        config: bytes,
+        version: str,
+        write: Callable[[Path], None] | None,
+        journal: Path | None,
+    ) -> None:
+        """Make an index of a backup's parts; what fails leaves none behind.
+
+        Args:
+            name: Not there yet.
+            config: `config.json`.
+            version: The current one's name; "" for none.
+            write: Fills a folder with that version.
+            journal: A snapshot of its journal, to lie beside the versions.
+
+        Raises:
+            AlreadyExists: There is such an index.
+            DataLoss: A part is damaged.
+            ResourceExhausted, PermissionDenied: It cannot be written.
+        """
+        if not _is_name(name):
+            raise InvalidArgument(f"index is {name!r}, which is no name", field="index")
+        self._home.create(name, config)
+        try:
+            with self.writer_lock(name):
+                target = self.journal_file(name)
+                if journal is not None and target is not None:
+                    restore(journal, target, name)
+                if write is not None:
+                    self._home.add(name, version, write)
+                    self._home.set_current(name, version)
+        except BaseException:
+            self.delete(name)
+            raise
 
     def versions(self, name: str) -> list[VersionInfo]:
         """All versions, oldest first, the broken ones too."""

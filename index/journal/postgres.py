@@ -130,6 +130,19 @@ class PostgresJournal:
 
         self._query(work)
 
+    def begin_at(self, sequence: int) -> None:
+        """See `Journal`."""
+
+        def work(connection: Connection) -> None:
+            if self._group is None or self._locked(connection)[0]:
+                raise FailedPrecondition(f"{self._where} holds updates, or was opened to read only")
+            connection.execute(
+                "UPDATE earshot_journals SET trimmed = %s, last = %s WHERE journal = %s",
+                (sequence, sequence, self._index),
+            )
+
+        self._query(work)
+
     def status(self) -> JournalStatus:
         """See `Journal`."""
 

@@ -122,6 +122,14 @@ class SqliteJournal:
             writer.execute("UPDATE state SET trimmed = max(trimmed, ?)", (through,))
             writer.execute("DELETE FROM entries WHERE sequence <= ?", (through,))
 
+    def begin_at(self, sequence: int) -> None:
+        """See `Journal`."""
+        if self._group is None or self._last:
+            raise FailedPrecondition(f"{self._path} holds updates, or was opened to read only")
+        with told(self._path), self._transaction() as writer:
+            writer.execute("UPDATE state SET trimmed = ?", (sequence,))
+        self._last = sequence
+
     def status(self) -> JournalStatus:
         """See `Journal`."""
         with self._query() as reader:
