@@ -1,15 +1,14 @@
 """What a search costs between the socket and ScaNN: each transport, beside raw ScaNN in the same run.
 
 `python -m benchmarks.service [--quick] [--json PATH]`: a server and a load generator in processes of their
-own, on 200,000 × 128 clustered vectors (50,000 with --quick), k = 10. The load comes from h2load (Debian's
-nghttp2-client) where it is installed, or else from grpcio, whose own cost is then the limit. "bare" is a
-health check padded to the size of a search: the floor that sockets and Python set.
+own (`benchmarks.load`), on 200,000 × 128 clustered vectors (50,000 with --quick), k = 10. "bare" is a health
+check padded to the size of a search: the floor that sockets and Python set. Rates count queries, latencies are
+of requests. Single requests ask the same query again and again, and are compared with ScaNN doing so.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import shutil
@@ -18,13 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 from google.protobuf import json_format
 from numpy.typing import NDArray
@@ -37,35 +35,23 @@ from earshot.server.run import Addresses, serve
 from earshot.server.settings import load_settings
 from earshot.v1 import datapoint_pb2, search_service_pb2
 
+from .load import Asked, cpu_seconds, load_by_grpcio, load_by_h2load
+
 Floats = NDArray[np.float32]
+Raw = dict[str, float]
 
 INDEX = "benchmark"
 DIMENSIONS = 128
 CENTRES = 2_000
 K = 10
 RECALLS = (0.95, 0.99)
+BATCH, STREAM = 64, 256
+MOST_QUERIES = 512  # at a time, so that none is refused
 SEARCH = "/earshot.v1.SearchService/Search"
+BATCH_SEARCH = "/earshot.v1.SearchService/BatchSearch"
+STREAM_SEARCH = "/earshot.v1.SearchService/StreamSearch"
 BARE = "/grpc.health.v1.Health/Check"
 UNKNOWN_FIELD = b"\xfa\x01"  # number 31, length-delimited: skipped by whoever does not know it
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One kind of request: a path and a body, over gRPC or as JSON over HTTP/2."""
-
-    name: str
-    path: str
-    body: bytes
-    is_json: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What the load generator saw."""
-
-    per_second: float
-    p50_ms: float
-    p99_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +84,21 @@ def raw_per_second(index: Index, queries: Floats, recall: float) -> float:
     point = choose(index.manifest.tuning.points, K, recall)
     engine: Any = index._shard.engine  # what is under all of our own layers, on purpose
     done, started = 0, time.perf_counter()
-    while time.perf_counter() - started < 2:
+    while time.perf_counter() - started < 1:
         batch = queries[done % len(queries) :][:256]
         engine._searcher.search_batched(batch, K, point.candidates, point.leaves)
         done += len(batch)
     return done / (time.perf_counter() - started)
+
+
+def raw_of(index: Index, queries: Floats) -> dict[str, float]:
+    """By name: ScaNN alone with many queries, and with the one that single requests ask again and again."""
+    same = np.repeat(queries[:1], 256, axis=0)
+    return {
+        f"{what}, recall {recall}": raw_per_second(index, asked, recall)
+        for recall in RECALLS
+        for what, asked in (("many queries", queries), ("one query", same))
+    }
 
 
 @contextmanager
@@ -134,126 +130,65 @@ def run_server(transport: str, data_dir: Path) -> None:
     )
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process and its children."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
-    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return own + sum(cpu_seconds(int(child)) for child in children)
-
-
-def load_by_h2load(addresses: Addresses, asked: Asked, in_flight: int, seconds: float) -> Load:
-    """Load from nghttp2's h2load, one thread."""
-    clients = min(in_flight, 8)
-    with tempfile.TemporaryDirectory() as folder:
-        body, log = Path(folder) / "body", Path(folder) / "log"
-        body.write_bytes(asked.body if asked.is_json else frame(asked.body))
-        kind = "application/json" if asked.is_json else "application/grpc"
-        url = addresses.http if asked.is_json else f"http://{addresses.grpc}"
-        output = subprocess.run(
-            [
-                *("h2load", "-t1", f"-c{clients}", f"-m{in_flight // clients}", f"-D{seconds:g}"),
-                *("--warm-up-time=500ms", "-d", str(body), f"--log-file={log}"),
-                *("-H", f"content-type: {kind}", "-H", "te: trailers"),
-                url + asked.path,
-            ],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        rows = np.loadtxt(log, dtype=np.int64)
-    if " 0 failed, 0 errored, 0 timeout" not in output:
-        raise RuntimeError(f"{asked.name}: requests failed:\n{output}")
-    rows = rows[rows[:, 1] == 200]  # h2load logs the request that the end of its warm-up cut as status 0
-    return _summary(rows[:, 2] / 1e6, seconds)
-
-
-def load_by_grpcio(addresses: Addresses, asked: Asked, in_flight: int, seconds: float) -> Load:
-    """Load from grpcio's asyncio client in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.service", "--load", addresses.grpc, asked.path]
-    command += [asked.body.hex(), str(in_flight), str(seconds)]
-    output = subprocess.run(command, check=True, capture_output=True).stdout
-    return Load(**json.loads(output))
-
-
-def run_load(address: str, path: str, body: str, in_flight: str, seconds: str) -> None:
-    """The load generator's process."""
-
-    async def one(call: Any, until: float, took: list[float]) -> None:
-        while (started := time.perf_counter()) < until:
-            await call(bytes.fromhex(body))
-            took.append(time.perf_counter() - started)
-
-    async def main() -> list[float]:
-        took: list[float] = []
-        async with grpc.aio.insecure_channel(address) as channel:
-            until = time.perf_counter() + float(seconds)
-            await asyncio.gather(
-                *(one(channel.unary_unary(path), until, took) for _ in range(int(in_flight)))
-            )
-        return took
-
-    print(json.dumps(asdict(_summary(np.array(asyncio.run(main())), float(seconds)))))
-
-
-def frame(message: bytes) -> bytes:
-    """gRPC's length prefix and the message."""
-    return b"\0" + len(message).to_bytes(4, "big") + message
-
-
-def requests_of(query: Floats) -> list[Asked]:
-    """The bare one first, then a search for each recall, then one as JSON."""
-    vector = datapoint_pb2.Vector(float32=query.astype("<f4").tobytes())
-    searches = {
-        recall: search_service_pb2.SearchRequest(index=INDEX, vector=vector, target_recall=recall)
-        for recall in RECALLS
-    }
-    bodies = {recall: search.SerializeToString() for recall, search in searches.items()}
-    padding = len(bodies[RECALLS[0]])
+def requests_of(queries: Floats) -> list[Asked]:
+    """The bare one first, then searches one by one, as JSON, in a batch and in a stream."""
+    vectors = [datapoint_pb2.Vector(float32=query.tobytes()) for query in queries.astype("<f4")]
+    asked: list[Asked] = []
+    for recall in RECALLS:
+        name = f"recall {recall}"
+        searches = [
+            search_service_pb2.SearchRequest(index=INDEX, vector=vector, target_recall=recall)
+            for vector in vectors[:STREAM]
+        ]
+        messages = tuple(search.SerializeToString() for search in searches)
+        as_json = json_format.MessageToDict(searches[0])
+        del as_json["index"]
+        body = json.dumps(as_json).encode()
+        batch = search_service_pb2.BatchSearchRequest(
+            index=INDEX, vectors=vectors[:BATCH], target_recall=recall
+        ).SerializeToString()
+        one, many = f"one query, {name}", f"many queries, {name}"
+        asked += [
+            Asked(f"Search, {name}", SEARCH, messages[:1], 1, one),
+            Asked(f"JSON, {name}", f"/v1/indexes/{INDEX}:search", (body,), 1, one, is_json=True),
+            Asked(f"BatchSearch of {BATCH}, {name}", BATCH_SEARCH, (batch,), BATCH, many),
+            Asked(f"StreamSearch of {STREAM}, {name}", STREAM_SEARCH, messages, STREAM, many),
+        ]
+    padding = len(asked[0].messages[0])
     length = bytes([padding & 0x7F | 0x80, padding >> 7])
-    as_json = json_format.MessageToDict(searches[RECALLS[0]])
-    del as_json["index"]
-    return [
-        Asked("bare", BARE, UNKNOWN_FIELD + length + bytes(padding)),
-        *(Asked(f"recall {recall}", SEARCH, body) for recall, body in bodies.items()),
-        Asked(
-            f"JSON, recall {RECALLS[0]}",
-            f"/v1/indexes/{INDEX}:search",
-            json.dumps(as_json).encode(),
-            is_json=True,
-        ),
-    ]
+    return [Asked("bare", BARE, (UNKNOWN_FIELD + length + bytes(padding),)), *asked]
 
 
-def measure(transport: str, data_dir: Path, query: Floats, quick: bool, raw: list[float]) -> list[Result]:
+def measure(
+    transport: str, data_dir: Path, queries: Floats, in_flights: Sequence[int], seconds: float, raw: Raw
+) -> list[Result]:
     """Every request at every number in flight, against one server."""
     has_h2load = shutil.which("h2load") is not None
     load = load_by_h2load if has_h2load else load_by_grpcio
-    seconds = 2.0 if quick else 5.0
     results: list[Result] = []
-    raw_of = {f"recall {recall}": rate for recall, rate in zip(RECALLS, raw, strict=True)}
-    raw_of[f"JSON, recall {RECALLS[0]}"] = raw[0]
     with server(transport, data_dir) as (pid, addresses):
-        for in_flight in (1, 32) if quick else (1, 8, 32, 128):
+        for in_flight in in_flights:
             bare = 0.0
-            for asked in requests_of(query):
+            for asked in requests_of(queries):
                 if asked.is_json and not (has_h2load and transport == "hot"):
                     continue  # only there is HTTP/2; h2load's HTTP/1.1 sends a body so that TCP waits 40 ms
+                if asked.queries > 1 and (not has_h2load or in_flight * asked.queries > MOST_QUERIES):
+                    continue
                 before = cpu_seconds(pid)
                 seen = load(addresses, asked, in_flight, seconds)
                 # The warm-up costs CPU too, so the time is spread over what ran in it as well.
-                ran = seen.per_second * (seconds + (0.5 if has_h2load else 0))
+                ran = seen.per_second * asked.queries * (seconds + (0.5 if has_h2load else 0))
                 bare = bare or seen.per_second
-                of_raw = seen.per_second / raw_of[asked.name] if asked.name in raw_of else None
+                per_second = seen.per_second * asked.queries
                 results.append(
                     Result(
                         transport,
                         asked.name,
                         in_flight,
-                        *(seen.per_second, seen.p50_ms, seen.p99_ms),
+                        *(per_second, seen.p50_ms, seen.p99_ms),
                         server_cpu_us=1e6 * (cpu_seconds(pid) - before) / ran,
-                        of_bare=seen.per_second / bare,
-                        of_raw=of_raw,
+                        of_bare=per_second / bare,
+                        of_raw=None if asked.raw is None else per_second / raw[asked.raw],
                     )
                 )
     return results
@@ -267,12 +202,9 @@ def main() -> None:
     parser.add_argument("--transports", nargs="+", default=["portable", "hot"])
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--data-dir", type=Path, help="keep the index here, and use it where it is")
-    parser.add_argument("--load", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         run_server(options.serve, options.data_dir)
-    elif options.load:
-        run_load(*options.load)
     else:
         with tempfile.TemporaryDirectory() as folder:
             compare(options.data_dir or Path(folder), options.transports, options.quick, options.json)
@@ -288,20 +220,23 @@ def compare(data_dir: Path, transports: list[str], quick: bool, json_file: Path 
             store.publish(INDEX, Index.build(synthetic(50_000 if quick else 200_000, 1)))
     index = store.open(INDEX)
     queries = synthetic(4096, 2)
-    raw = [raw_per_second(index, queries, recall) for recall in RECALLS]
+    raw = raw_of(index, queries)
+    in_flights, seconds = ((1, 2, 32), 1.0) if quick else ((1, 2, 8, 32, 128), 3.0)
     results = [
-        result for transport in transports for result in measure(transport, data_dir, queries[0], quick, raw)
+        result
+        for transport in transports
+        for result in measure(transport, data_dir, queries, in_flights, seconds, raw)
     ]
     console.print(_table(results, raw, len(index)))
     if json_file:
-        content = {"raw_scann_per_second": dict(zip(map(str, RECALLS), raw, strict=True))}
+        content = {"raw_scann_per_second": raw}
         json_file.write_text(
             json.dumps({**content, "rows": [asdict(row) for row in results]}, indent=2) + "\n"
         )
 
 
-def _table(results: list[Result], raw: list[float], count: int) -> Table:
-    rates = ", ".join(f"{rate:,.0f}/s at {recall}" for recall, rate in zip(RECALLS, raw, strict=True))
+def _table(results: list[Result], raw: Raw, count: int) -> Table:
+    rates = "; ".join(f"{name}: {rate:,.0f}/s" for name, rate in raw.items())
     cores = len(os.sched_getaffinity(0))
     table = Table(title=f"{count:,} × {DIMENSIONS}, k = {K}, {cores} cores; raw ScaNN on one thread: {rates}")
     for heading in ("transport", "asked"):
@@ -321,11 +256,6 @@ def _table(results: list[Result], raw: list[float], count: int) -> Table:
             "" if row.of_raw is None else f"{row.of_raw:.2f}",
         )
     return table
-
-
-def _summary(took: NDArray[np.float64], seconds: float) -> Load:
-    p50, p99 = np.percentile(took * 1e3, (50, 99)).tolist()
-    return Load(len(took) / seconds, p50, p99)
 
 
 if __name__ == "__main__":
