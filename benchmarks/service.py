@@ -2,8 +2,8 @@
 
 `python -m benchmarks.service [--quick] [--json PATH]`: a server and a load generator in processes of their
 own (`benchmarks.load`), on 200,000 × 128 clustered vectors (50,000 with --quick), k = 10. "bare" is a health
-check padded to the size of a search: the floor that sockets and Python set. Rates count queries, latencies are
-of requests. Single requests ask the same query again and again, and are compared with ScaNN doing so.
+check padded to the size of a search: the floor that sockets and Python set. Rates count queries, latencies
+are of requests. Single requests ask the same query again and again, and are compared with ScaNN doing so.
 """
 
 from __future__ import annotations
