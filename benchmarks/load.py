@@ -36,7 +36,7 @@ class Asked:
     path: str
     messages: tuple[bytes, ...]
     queries: int = 1
-    raw: str | None = None
+    raw: str = ""
     is_json: bool = False
 
     @property
