@@ -129,7 +129,9 @@ def _measured(
     median = float(np.median(times))
     floor = None
     if device is not None and contender.bytes_a_number:
-        floor = round(device.floor(*data.base.shape, contender.bytes_a_number, batch) / median, 4)
+        floor = round(
+            device.floor(len(data.base), data.base.shape[1], contender.bytes_a_number, batch) / median, 4
+        )
     return Measurement(
         data.name,
         contender.name,
@@ -244,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if gpus is None:
         raise SystemExit(f"no GPU: {reason}; this benchmark needs one (make bench-gpu sets all else up)")
     console = Console()
-    sets = QUICK_SETS if chosen.quick else SETS
+    sets: tuple[tuple[int, int], ...] = QUICK_SETS if chosen.quick else SETS
     if chosen.sets:
         sets = tuple((int(count), int(dimension)) for count, dimension in (s.split("x") for s in chosen.sets))
     device = measure_device()

@@ -245,6 +245,11 @@ class Index:
         return f"<Index: {len(self)} × {entry.dimension}, {entry.distance_measure}, {entry.engine.name}>"
 
     @property
+    def on_device(self) -> bool:
+        """Whether a GPU searches it, which likes large batches."""
+        return self._shard.engine.on_device
+
+    @property
     def dimension(self) -> int:
         """Of every vector."""
         return self.manifest.dimension

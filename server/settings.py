@@ -119,6 +119,12 @@ class Settings(BaseSettings):
         description="Queries that may wait for an index; what comes beyond is refused at once, to be tried "
         "again later.",
     )
+    p99_seconds: float = Field(
+        0.1,
+        gt=0,
+        description="In how many seconds 99 of 100 searches on a GPU should be answered: as many queries go "
+        "there together as allow it (hot transport).",
+    )
     log_format: Literal["text", "json"] = Field("text", description="How an entry of the log looks.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged; debug has a line for every call."

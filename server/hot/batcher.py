@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from earshot.errors import DeadlineExceeded, ResourceExhausted
 
 from ..pace import SHORTEST_RETRY_SECONDS, Pace
+from .batch_size import BatchSize
 
 __all__ = ["Batcher"]
 
@@ -51,7 +52,8 @@ class Batcher(Generic[Key, Item, Result]):
     heavier and goes alone. A lane where `max_waiting` wait takes no more. Items with equal keys may go
     together. Lanes take turns: a lane is whatever should have a fair share, here an index. `run` returns a
     result for each item, or raises, and then each item is run alone, so that only the bad ones fail.
-    `on_batch` is told each call's lane and weight. Belongs to one event loop.
+    `on_batch` is told each call's lane and weight. `size_of` a key is what learns how much of it goes
+    together, in the place of `max_batch`. Belongs to one event loop.
     """
 
     def __init__(
@@ -63,8 +65,10 @@ class Batcher(Generic[Key, Item, Result]):
         max_batch: int,
         max_waiting: int,
         on_batch: Callable[[Hashable, int], None] | None = None,
+        size_of: Callable[[Key], BatchSize | None] = lambda _: None,
     ) -> None:
         self._on_batch = on_batch
+        self._size_of = size_of
         self._run = run
         self._executor = executor
         self._free = slots
@@ -133,7 +137,8 @@ class Batcher(Generic[Key, Item, Result]):
         queue = lane.queues.pop(key)
         now = time.monotonic()
         batch: list[_Entry[Item, Result]] = []
-        room = self._max_batch
+        size = self._size_of(key)
+        room = self._max_batch if size is None else size.limit
         while queue and (queue[0].weight <= room or not batch):
             entry = queue.popleft()
             lane.waiting -= entry.weight
@@ -157,7 +162,7 @@ class Batcher(Generic[Key, Item, Result]):
             outcomes = self._outcomes(key, [entry.item for entry in batch])
         except BaseException as error:  # noqa: BLE001  # whoever waits must hear of it, whatever it is
             outcomes = [RuntimeError(f"the engine's thread ended: {error!r}")] * len(batch)
-        loop.call_soon_threadsafe(self._finish, batch, outcomes, time.perf_counter() - started)
+        loop.call_soon_threadsafe(self._finish, key, batch, outcomes, time.perf_counter() - started)
 
     def _outcomes(self, key: Key, items: list[Item]) -> Sequence[Result | BaseException]:
         try:
@@ -168,10 +173,18 @@ class Batcher(Generic[Key, Item, Result]):
         return [outcome for item in items for outcome in self._outcomes(key, [item])]
 
     def _finish(
-        self, batch: list[_Entry[Item, Result]], outcomes: Sequence[Result | BaseException], seconds: float
+        self,
+        key: Key,
+        batch: list[_Entry[Item, Result]],
+        outcomes: Sequence[Result | BaseException],
+        seconds: float,
     ) -> None:
         self._free += 1
-        self._pace.note(seconds, sum(entry.weight for entry in batch))
+        weight = sum(entry.weight for entry in batch)
+        self._pace.note(seconds, weight)
+        size = self._size_of(key)
+        if size is not None:
+            size.note(seconds, weight)
         self._deliver(batch, outcomes)
         self._flush()
 

@@ -86,6 +86,7 @@ class _Server:
             self.engine,
             slots=max(1, threads - 1),
             max_queue=settings.max_queue,
+            p99_seconds=settings.p99_seconds,
         )
         self.health = Health(SERVICES)
 

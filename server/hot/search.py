@@ -9,12 +9,14 @@ from concurrent.futures import Executor
 from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
 from earshot.errors import EarshotError
+from earshot.index import Index
 
 from .. import messages
 from ..batch import batch_kind, batch_texts, batch_vectors
@@ -27,6 +29,7 @@ from ..service import Service
 from ..telemetry import CallRecord, Metrics, current
 from ..visible import check_visible, when_visible
 from ..workers import Workers
+from .batch_size import BatchSize
 from .batcher import Batcher
 from .decode import UsualRequests, Vectors, options_of_batch, options_of_search, split
 from .decode_json import options_of_json, split_json
@@ -85,7 +88,10 @@ class Searcher:
         *,
         slots: int,
         max_queue: int,
+        p99_seconds: float = 0.1,
     ) -> None:
+        self._p99_seconds = p99_seconds
+        self._sizes: WeakKeyDictionary[Index, BatchSize] = WeakKeyDictionary()
         self._service = service
         self._workers = workers
         self._searches: Batcher[_Key, _Item, Sequence[bytes]] = Batcher(
@@ -95,6 +101,7 @@ class Searcher:
             max_batch=MAX_BATCH,
             max_waiting=max_queue,
             on_batch=partial(metrics.batch, "engine"),
+            size_of=self._size_of,
         )
         # One text a run of the model costs the least; a batch saves the way to another thread and back.
         self._texts: Batcher[ServedIndex, Sequence[str], tuple[Floats, Times]] = Batcher(
@@ -114,6 +121,16 @@ class Searcher:
         self._usual = usual(options_of_search, self._protobuf)
         self._usual_batches = usual(options_of_batch, self._protobuf)
         self._usual_json = usual(options_of_json, self._json)
+
+    def _size_of(self, key: _Key) -> BatchSize | None:
+        """What learns how many queries go to a GPU together; a CPU gains nothing beyond `MAX_BATCH`."""
+        index = key.plan.served.index
+        if not index.on_device:
+            return None
+        size = self._sizes.get(index)
+        if size is None:
+            size = self._sizes[index] = BatchSize(self._p99_seconds, smallest=MAX_BATCH)
+        return size
 
     async def search_message(self, data: bytes, record: CallRecord) -> bytes:
         """The answer to a `SearchRequest` as it travels. Raises as `search`."""

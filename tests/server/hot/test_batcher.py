@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from earshot.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
+from earshot.server.hot.batch_size import BatchSize
 from earshot.server.hot.batcher import Batcher
 
 
@@ -186,3 +187,23 @@ async def test_what_waits_is_counted_by_weight(engine: Engine) -> None:
     engine.go.set()
     assert await asyncio.gather(first, *heavy) == [2, 4, 6]
     assert await batcher.submit("lane", "key", 5) == 10
+
+
+async def test_a_batch_is_as_large_as_was_learned_for_its_key(engine: Engine) -> None:
+    size = BatchSize(60.0, smallest=2, largest=50)
+    executor = ThreadPoolExecutor(1)
+    batcher: Batcher[str, int, int] = Batcher(
+        engine.run,
+        executor,
+        slots=1,
+        max_batch=3,
+        max_waiting=1000,
+        size_of=lambda key: size if key == "gpu" else None,
+    )
+    engine.go.set()
+    await asyncio.gather(*(batcher.submit("lane", key, n) for n in range(200) for key in ("gpu", "cpu")))
+    lengths = {key: [len(items) for k, items in engine.batches if k == key] for key in ("gpu", "cpu")}
+    assert lengths["gpu"][0] == 2
+    assert lengths["gpu"] == sorted(lengths["gpu"][:-1]) + lengths["gpu"][-1:]
+    assert max(lengths["gpu"]) > 10
+    assert max(lengths["cpu"]) == 3
