@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from earshot.errors import DataLoss, EarshotError, FailedPrecondition
+from earshot.errors import DataLoss, EarshotError, FailedPrecondition, NotFound
 from earshot.index import Index
 from earshot.index.journal import Entry, Journal, open_journal
 from earshot.index.live import LiveIndex
@@ -113,7 +113,10 @@ class Feed:
     def _reader(self) -> Journal | None:
         if self._address is None or (isinstance(self._address, Path) and not self._address.exists()):
             return None
-        journal = open_journal(self._address, self.name, read_only=True)
+        try:
+            journal = open_journal(self._address, self.name, read_only=True)
+        except NotFound:
+            return None
         self._inode = _inode(self._address)
         return journal
 

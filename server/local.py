@@ -39,12 +39,13 @@ class LocalTransport:
         return True
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Lets go of the journals."""
+        self._service.registry.stop()
 
 
 def local_client(settings: Settings) -> Client:
     """A client of the data folder as it is now; an index is opened when it is asked for."""
     store = Store(settings.data_dir, cache_dir=settings.cache_dir)
-    registry = Registry(store, poll_seconds=settings.poll_seconds)
+    registry = Registry(store, poll_seconds=settings.poll_seconds, journal=settings.journal)
     service = Service(registry, Embedders(settings.cache_dir))
     return Client(f"folder {settings.data_dir}", transport=LocalTransport(service))

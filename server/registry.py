@@ -23,6 +23,7 @@ from earshot.errors import (
 from earshot.index import Index, Manifest, Store
 from earshot.index.distance import DistanceMeasure, FeatureNorm
 from earshot.index.live import LiveIndex, empty_index
+from earshot.jobs.journals import journal_address
 
 from .embedders import Embedders
 from .feed import Feed
@@ -52,10 +53,16 @@ class Registry:
     """Keeps every index of a store open at its current version; with `embedders`, its model ready too."""
 
     def __init__(
-        self, store: Store, *, poll_seconds: float | None, embedders: Embedders | None = None
+        self,
+        store: Store,
+        *,
+        poll_seconds: float | None,
+        journal: str | None = None,
+        embedders: Embedders | None = None,
     ) -> None:
         self.store = store
         self._embedders = embedders
+        self._journal = journal
         self._poll_seconds = poll_seconds or store.poll_seconds
         self._served: dict[str, ServedIndex] = {}
         self._feeds: dict[str, Feed] = {}
@@ -199,7 +206,7 @@ class Registry:
         feed = self._feeds.get(name)
         if feed is not None:
             return feed.carried_over(opened)
-        self._feeds[name] = Feed(name, self.store.journal_file(name), opened)
+        self._feeds[name] = Feed(name, journal_address(self.store, name, self._journal), opened)
         return self._feeds[name].index
 
     def _serve(self, served: ServedIndex) -> None:

@@ -74,7 +74,9 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
     """
     embedders = Embedders(settings.cache_dir)
     store = Store(settings.data_dir, cache_dir=settings.cache_dir)
-    registry = Registry(store, poll_seconds=settings.poll_seconds, embedders=embedders)
+    registry = Registry(
+        store, poll_seconds=settings.poll_seconds, journal=settings.journal, embedders=embedders
+    )
     service = Service(registry, embedders)
     check_tls(settings)
     check_exposure(settings)

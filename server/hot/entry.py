@@ -69,7 +69,9 @@ class _Server:
         self._admin = admin
         embedders = Embedders(settings.cache_dir)
         store = Store(settings.data_dir, cache_dir=settings.cache_dir)
-        self.registry = Registry(store, poll_seconds=settings.poll_seconds, embedders=embedders)
+        self.registry = Registry(
+            store, poll_seconds=settings.poll_seconds, journal=settings.journal, embedders=embedders
+        )
         service = Service(self.registry, embedders)
         threads = settings.threads or os.cpu_count() or 1
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="earshot")
