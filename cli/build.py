@@ -52,11 +52,18 @@ def build(
     unit_norm: Annotated[
         bool, typer.Option("--unit-norm", help="Scale vectors and queries to length 1.")
     ] = False,
-    engine: Annotated[str, typer.Option(help="auto, or the name of an engine.")] = "auto",
+    engine: Annotated[
+        str | None, typer.Option(help="auto, or the name of an engine (default: auto).", show_default=False)
+    ] = None,
     target_recall: Annotated[
-        float, typer.Option(help="Share of the true neighbors that a search shall find.")
-    ] = 0.95,
-    shards: Shards = 1,
+        float | None,
+        typer.Option(
+            help="Share of the true neighbors that a search shall find (default: what the index was created "
+            "with, or 0.95).",
+            show_default=False,
+        ),
+    ] = None,
+    shards: Shards = None,
     tuning_queries: TuningQueries = None,
     keep: Annotated[int, typer.Option(min=1, help="Versions to keep for rollback.")] = 3,
     journal: Journal = None,
@@ -82,7 +89,7 @@ def build(
         id_column=id_column,
         ids=ids,
         distance_measure=measure,
-        feature_norm="UNIT_L2_NORM" if unit_norm else "NONE",
+        feature_norm="UNIT_L2_NORM" if unit_norm else None,
         engine=engine,
         target_recall=target_recall,
         shards=shards,

@@ -82,7 +82,11 @@ DropLiveUpdates = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Shards = Annotated[
-    int, typer.Option(help="Parts that are built in processes of their own and searched side by side.")
+    int | None,
+    typer.Option(
+        help="Parts that are built in processes of their own and searched side by side (default: 1).",
+        show_default=False,
+    ),
 ]
 TuningQueries = Annotated[
     Path | None,

@@ -46,8 +46,13 @@ def rebuild(
         str, typer.Option(help="Bad records to skip before giving up: a share or a number.")
     ] = "1%",
     target_recall: Annotated[
-        float, typer.Option(help="Share of the true neighbors that a search shall find.")
-    ] = 0.99,
+        float | None,
+        typer.Option(
+            help="Share of the true neighbors that a search shall find (default: what the index was created "
+            "with, or 0.99).",
+            show_default=False,
+        ),
+    ] = None,
     precision: Annotated[
         str,
         typer.Option(
@@ -55,7 +60,7 @@ def rebuild(
             "elsewhere)."
         ),
     ] = "int8",
-    shards: Shards = 1,
+    shards: Shards = None,
     keep: Annotated[int, typer.Option(min=1, help="Versions to keep for rollback.")] = 3,
     force: Annotated[bool, typer.Option("--force", help="Build although nothing has changed.")] = False,
     tuning_queries: TuningQueries = None,

@@ -24,8 +24,10 @@ from .access import Access, Tls
 from .codec import Call, Flow
 from .grpc_transport import AsyncGrpcTransport, GrpcTransport
 from .http_transport import AsyncHttpTransport, HttpTransport
+from .index_calls import AsyncIndexCalls, IndexCalls
 from .results import Datapoint, Index, IndexVersion, Removed, SearchResults, Upserted
 from .retry import Budget, Retry, check_timeout
+from .stream_calls import AsyncStreamCalls, StreamCalls
 from .transport import AsyncTransport, Transport, parse_target
 
 __all__ = ["AsyncClient", "Client"]
@@ -65,7 +67,7 @@ class _Shell(Generic[T]):
         return Budget(self._retry, seconds, self.target)
 
 
-class Client(_Shell[Transport]):
+class Client(_Shell[Transport], StreamCalls, IndexCalls):
     """A blocking client, safe to share between threads. Use it in a `with`, or call `close`.
 
     `target` is `"127.0.0.1:8081"` or `"grpc://127.0.0.1:8081"` for gRPC and `"http://127.0.0.1:8080"` for
@@ -286,11 +288,11 @@ class Client(_Shell[Transport]):
             try:
                 return self._transport.call(call.method, call.request, budget.remaining())
             except (Unavailable, ResourceExhausted, DeadlineExceeded) as error:
-                pause = budget.pause_after(error)
+                pause = budget.pause_after(error, may_repeat=call.may_repeat)
             time.sleep(pause)
 
 
-class AsyncClient(_Shell[AsyncTransport]):
+class AsyncClient(_Shell[AsyncTransport], AsyncStreamCalls, AsyncIndexCalls):
     """`Client` for asyncio: the same methods, awaited. Use it in an `async with`, or await `close`.
 
     It belongs to the event loop of its first call.
@@ -465,5 +467,5 @@ class AsyncClient(_Shell[AsyncTransport]):
             try:
                 return await self._transport.call(call.method, call.request, budget.remaining())
             except (Unavailable, ResourceExhausted, DeadlineExceeded) as error:
-                pause = budget.pause_after(error)
+                pause = budget.pause_after(error, may_repeat=call.may_repeat)
             await asyncio.sleep(pause)

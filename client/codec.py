@@ -13,11 +13,10 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
-from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import ArrayLike, NDArray
 
 from earshot.errors import InvalidArgument
@@ -39,16 +38,28 @@ M = TypeVar("M", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One message to send, and the method that takes it."""
+    """One message to send, and the method that takes it.
+
+    A call that is not `repeatable` is never sent twice, but where the service refused to begin with it. What
+    the method says in its `idempotency_level` holds where nothing is said here.
+    """
 
     method: MethodDescriptor
     request: Message
+    repeatable: bool | None = None
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether sending it again cannot do anything that sending it once does not."""
+        if self.repeatable is not None:
+            return self.repeatable
+        return bool(self.method.GetOptions().idempotency_level)
 
 
 Flow: TypeAlias = Generator[Call, Any, R]
 
-_SEARCH = search_service_pb2.DESCRIPTOR.services_by_name["SearchService"].methods_by_name
-_INDEX = index_service_pb2.DESCRIPTOR.services_by_name["IndexService"].methods_by_name
+SEARCH_METHODS = search_service_pb2.DESCRIPTOR.services_by_name["SearchService"].methods_by_name
+INDEX_METHODS = index_service_pb2.DESCRIPTOR.services_by_name["IndexService"].methods_by_name
 _DATAPOINT = datapoint_service_pb2.DESCRIPTOR.services_by_name["DatapointService"].methods_by_name
 
 
@@ -73,16 +84,16 @@ def search(
         )
     if vector is not None:
         query["vector"] = datapoint_pb2.Vector(float32=_float32_bytes(vector))
-    request = _message(
+    request = build_message(
         search_service_pb2.SearchRequest,
-        index=_index_name(index),
+        index=index_name(index),
         **query,
         **restricts_from(where),
-        metadata_fields=_strings("metadata_fields", metadata_fields),
+        metadata_fields=strings("metadata_fields", metadata_fields),
         **options,
     )
-    reply: search_service_pb2.SearchResponse = yield Call(_SEARCH["Search"], request)
-    return _results(reply)
+    reply: search_service_pb2.SearchResponse = yield Call(SEARCH_METHODS["Search"], request)
+    return results_of(reply)
 
 
 def search_batch(
@@ -107,30 +118,32 @@ def search_batch(
     if isinstance(queries[kind], str):
         raise InvalidArgument(f"{kind} is one string; it must be a list of strings", field=kind)
     asked = _vectors(queries[kind]) if kind == "vectors" else list(queries[kind])
-    names = _strings("metadata_fields", metadata_fields)
-    fields = {"index": _index_name(index), "metadata_fields": names, **restricts_from(where), **options}
-    shared = _message(search_service_pb2.BatchSearchRequest, **fields)
+    names = strings("metadata_fields", metadata_fields)
+    fields = {"index": index_name(index), "metadata_fields": names, **restricts_from(where), **options}
+    shared = build_message(search_service_pb2.BatchSearchRequest, **fields)
     size = max(1, min(MAX_QUERIES, MAX_NEIGHBORS // max(1, shared.neighbor_count)))
     results: list[SearchResults] = []
     for start in range(0, len(asked), size):
-        request = _message(search_service_pb2.BatchSearchRequest, **{kind: asked[start : start + size]})
+        request = build_message(search_service_pb2.BatchSearchRequest, **{kind: asked[start : start + size]})
         request.MergeFrom(shared)
-        reply: search_service_pb2.BatchSearchResponse = yield Call(_SEARCH["BatchSearch"], request)
-        results += map(_results, reply.responses)
+        reply: search_service_pb2.BatchSearchResponse = yield Call(SEARCH_METHODS["BatchSearch"], request)
+        results += map(results_of, reply.responses)
     return results
 
 
 def read(index: str, ids: Iterable[str], metadata_fields: Sequence[str] = ()) -> Flow[list[Datapoint]]:
     """Datapoints in the order of their ids, from as many requests as they need."""
-    asked = _strings("ids", ids)
-    shared = _message(
+    asked = strings("ids", ids)
+    shared = build_message(
         datapoint_service_pb2.ReadDatapointsRequest,
-        index=_index_name(index),
-        metadata_fields=_strings("metadata_fields", metadata_fields),
+        index=index_name(index),
+        metadata_fields=strings("metadata_fields", metadata_fields),
     )
     found: list[Datapoint] = []
     for start in range(0, max(1, len(asked)), MAX_READ):  # one that asks for nothing is told what is wrong
-        request = _message(datapoint_service_pb2.ReadDatapointsRequest, ids=asked[start : start + MAX_READ])
+        request = build_message(
+            datapoint_service_pb2.ReadDatapointsRequest, ids=asked[start : start + MAX_READ]
+        )
         request.MergeFrom(shared)
         reply: datapoint_service_pb2.ReadDatapointsResponse = yield Call(
             _DATAPOINT["ReadDatapoints"], request
@@ -141,9 +154,9 @@ def read(index: str, ids: Iterable[str], metadata_fields: Sequence[str] = ()) ->
 
 def get_index(name: str) -> Flow[Index]:
     """One index."""
-    request = index_service_pb2.GetIndexRequest(name=_index_name(name, field="name"))
-    reply: index_service_pb2.Index = yield Call(_INDEX["GetIndex"], request)
-    return _index(reply)
+    request = index_service_pb2.GetIndexRequest(name=index_name(name, field="name"))
+    reply: index_service_pb2.Index = yield Call(INDEX_METHODS["GetIndex"], request)
+    return index_of(reply)
 
 
 def indexes() -> Flow[list[Index]]:
@@ -151,8 +164,8 @@ def indexes() -> Flow[list[Index]]:
     found: list[Index] = []
     request = index_service_pb2.ListIndexesRequest()
     while True:
-        reply: index_service_pb2.ListIndexesResponse = yield Call(_INDEX["ListIndexes"], request)
-        found += map(_index, reply.indexes)
+        reply: index_service_pb2.ListIndexesResponse = yield Call(INDEX_METHODS["ListIndexes"], request)
+        found += map(index_of, reply.indexes)
         if not reply.next_page_token:
             return found
         request = index_service_pb2.ListIndexesRequest(page_token=reply.next_page_token)
@@ -161,17 +174,19 @@ def indexes() -> Flow[list[Index]]:
 def versions(index: str) -> Flow[list[IndexVersion]]:
     """All versions of an index, newest first, from as many pages as there are."""
     found: list[IndexVersion] = []
-    parent = _index_name(index)
+    parent = index_name(index)
     request = index_service_pb2.ListIndexVersionsRequest(parent=parent)
     while True:
-        reply: index_service_pb2.ListIndexVersionsResponse = yield Call(_INDEX["ListIndexVersions"], request)
+        reply: index_service_pb2.ListIndexVersionsResponse = yield Call(
+            INDEX_METHODS["ListIndexVersions"], request
+        )
         found += map(_version, reply.versions)
         if not reply.next_page_token:
             return found
         request = index_service_pb2.ListIndexVersionsRequest(parent=parent, page_token=reply.next_page_token)
 
 
-def _results(reply: search_service_pb2.SearchResponse) -> SearchResults:
+def results_of(reply: search_service_pb2.SearchResponse) -> SearchResults:
     return SearchResults(
         neighbors=tuple(
             Neighbor(
@@ -217,7 +232,7 @@ def _explanation(told: search_service_pb2.Explanation) -> Explanation:
     )
 
 
-def _index_name(name: str, *, field: str = "index") -> str:
+def index_name(name: str, *, field: str = "index") -> str:
     # Also what a path of HTTP can say: one segment, and not one that means another folder.
     short = name.removeprefix("indexes/")
     if "/" in short or short in {"", ".", ".."}:
@@ -228,7 +243,7 @@ def _index_name(name: str, *, field: str = "index") -> str:
     return f"indexes/{short}"
 
 
-def _strings(name: str, given: Iterable[str]) -> list[str]:
+def strings(name: str, given: Iterable[str]) -> list[str]:
     """A list of strings; one string in its place is a mistake that protobuf would take letter by letter."""
     if isinstance(given, str):
         raise InvalidArgument(f"{name} is the string {given!r}; give a list: [{given!r}]", field=name)
@@ -245,7 +260,7 @@ def _datapoint(found: datapoint_pb2.Datapoint) -> Datapoint:
     )
 
 
-def _message(kind: type[M], **fields: Any) -> M:
+def build_message(kind: type[M], **fields: Any) -> M:
     """A message of the fields that are not None. Raises InvalidArgument naming one that does not fit."""
     message = kind()
     for name, value in fields.items():
@@ -317,14 +332,19 @@ def _seconds(duration: Duration) -> float:
     return duration.ToNanoseconds() / 1e9
 
 
-def _time(timestamp: Timestamp) -> datetime:
-    return timestamp.ToDatetime(tzinfo=UTC)
+def moment(message: Message, field: str) -> datetime | None:
+    """The time in a field, None where it is unset."""
+    return getattr(message, field).ToDatetime(tzinfo=UTC) if message.HasField(field) else None
 
 
-def _index(index: index_service_pb2.Index) -> Index:
+def index_of(index: index_service_pb2.Index) -> Index:
     # A measure that is newer than this client has a number and no name here.
     measure = index_service_pb2.DistanceMeasure.DESCRIPTOR.values_by_number.get(index.distance_measure)
+    config = index.config
     return Index(
+        config={field.name: _config_value(field, value) for field, value in config.ListFields()},
+        etag=index.etag,
+        problem=index.problem,
         name=index.name,
         current_version=index.current_version,
         dimensions=index.dimensions,
@@ -334,8 +354,15 @@ def _index(index: index_service_pb2.Index) -> Index:
         engine=index.engine,
         target_recall=index.target_recall,
         measured_recall=index.measured_recall,
-        update_time=_time(index.update_time) if index.HasField("update_time") else None,
+        update_time=moment(index, "update_time"),
     )
+
+
+def _config_value(field: FieldDescriptor, value: Any) -> Any:
+    if field.enum_type is None:
+        return value
+    known = field.enum_type.values_by_number.get(value)
+    return known.name if known else value
 
 
 def _version(version: index_service_pb2.IndexVersion) -> IndexVersion:
@@ -345,6 +372,6 @@ def _version(version: index_service_pb2.IndexVersion) -> IndexVersion:
         datapoint_count=version.datapoint_count,
         measured_recall=version.measured_recall,
         size_bytes=version.size_bytes,
-        create_time=_time(version.create_time) if version.HasField("create_time") else None,
+        create_time=moment(version, "create_time"),
         complete=version.complete,
     )

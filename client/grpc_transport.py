@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from typing import Any
 
 import grpc
@@ -54,6 +55,18 @@ class GrpcTransport:
             raise _error(error) from error
         return answer
 
+    def stream(
+        self, method: MethodDescriptor, requests: Iterable[Message], timeout: float | None
+    ) -> Generator[Message]:
+        """Answers as they come; closing the generator ends the call."""
+        call = self._channel.stream_stream(**_wire(method))(iter(requests), timeout=timeout)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise _error(error) from error
+        finally:
+            call.cancel()
+
     def probe(self, timeout: float | None, *, ready: bool) -> bool:
         """Whether the server answers a health check; with `ready`, whether with SERVING."""
         try:
@@ -90,6 +103,19 @@ class AsyncGrpcTransport:
         except grpc.aio.AioRpcError as error:
             raise _error(error) from error
         return answer
+
+    async def stream(
+        self, method: MethodDescriptor, requests: AsyncIterable[Message], timeout: float | None
+    ) -> AsyncGenerator[Message]:
+        """Answers as they come; closing the generator ends the call."""
+        call = self._channel.stream_stream(**_wire(method))(aiter(requests), timeout=timeout)
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise _error(error) from error
+        finally:
+            call.cancel()
 
     async def probe(self, timeout: float | None, *, ready: bool) -> bool:
         """Whether the server answers a health check; with `ready`, whether with SERVING."""

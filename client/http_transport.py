@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import httpx
@@ -30,6 +30,16 @@ __all__ = ["AsyncHttpTransport", "HttpTransport", "http_request", "parse_reply"]
 NO_TOKEN = Access()
 
 PROBES = {False: "/healthz", True: "/readyz"}
+
+# The proto of these is Google's and has `operations/**`; ours lie beneath their index, as those of most APIs.
+_OPERATION = "/v1/{name=indexes/*/operations/*}"
+OPERATIONS = {
+    "google.longrunning.Operations.ListOperations": ("get", "/v1/{name=indexes/*}/operations", ""),
+    "google.longrunning.Operations.GetOperation": ("get", _OPERATION, ""),
+    "google.longrunning.Operations.DeleteOperation": ("delete", _OPERATION, ""),
+    "google.longrunning.Operations.CancelOperation": ("post", f"{_OPERATION}:cancel", "*"),
+    "google.longrunning.Operations.WaitOperation": ("post", f"{_OPERATION}:wait", "*"),
+}
 
 # For answers that are not Earshot's own, a proxy's for instance; source: gRPC's "HTTP to gRPC Status
 # Code Mapping", so that both transports say the same.
@@ -150,20 +160,35 @@ class _Remaining(dict[str, float | None]):
 
 def http_request(method: MethodDescriptor, request: Message) -> Outgoing:
     """`request` as HTTP, by the method's `google.api.http` option: path, then body or query parameters."""
+    verb, template, body = _rule(method)
+    fields = json_format.MessageToDict(request)
+
+    def segment(match: re.Match[str]) -> str:
+        place, message = fields, cast("Any", request.DESCRIPTOR)
+        *outer, last = match["name"].split(".")
+        for name in outer:
+            place = place[message.fields_by_name[name].json_name]
+            message = message.fields_by_name[name].message_type
+        return quote(place.pop(message.fields_by_name[last].json_name))
+
+    path = re.sub(r"\{(?P<name>[\w.]+)=[^}]*\}", segment, template)
+    if body == "*":
+        return Outgoing(verb.upper(), path, json=fields)
+    if body:
+        content = fields.pop(request.DESCRIPTOR.fields_by_name[body].json_name, {})
+        return Outgoing(verb.upper(), path, params=fields, json=content)
+    return Outgoing(verb.upper(), path, params=fields)
+
+
+def _rule(method: MethodDescriptor) -> tuple[str, str, str]:
+    """Verb, path and body of a method."""
+    if method.full_name in OPERATIONS:
+        return OPERATIONS[method.full_name]
     rule = next(
         value for option, value in method.GetOptions().ListFields() if option.full_name == "google.api.http"
     )
     verb = rule.WhichOneof("pattern")
-    fields = json_format.MessageToDict(request)
-    names = request.DESCRIPTOR.fields_by_name
-
-    def segment(match: re.Match[str]) -> str:
-        return quote(fields.pop(names[match["name"]].json_name))
-
-    path = re.sub(r"\{(?P<name>\w+)=[^}]*\}", segment, getattr(rule, verb))
-    if rule.body:
-        return Outgoing(verb.upper(), path, json=fields)
-    return Outgoing(verb.upper(), path, params=fields)
+    return verb, getattr(rule, verb), rule.body
 
 
 def parse_reply(

@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from earshot.errors import EarshotError
+from earshot.errors import EarshotError, from_code
 
 __all__ = [
     "Datapoint",
@@ -18,6 +18,8 @@ __all__ = [
     "Index",
     "IndexVersion",
     "Neighbor",
+    "Operation",
+    "RebuildReport",
     "Removed",
     "SearchResults",
     "Step",
@@ -161,7 +163,11 @@ class SearchResults(Sequence[Neighbor]):
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """One index as it is served now. `name` is `indexes/podcasts`; recalls are shares of 1."""
+    """One index as it is served now. `name` is `indexes/podcasts`; recalls are shares of 1.
+
+    `config` has the fields that were asked for, `etag` changes with them and with the current version, and
+    `problem` says why no version or an older one is served.
+    """
 
     name: str
     current_version: str
@@ -173,6 +179,9 @@ class Index:
     target_recall: float
     measured_recall: float
     update_time: datetime | None
+    config: dict[str, Any] = field(default_factory=dict, hash=False)
+    etag: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,3 +195,45 @@ class IndexVersion:
     size_bytes: int
     create_time: datetime | None
     complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """What came of a rebuild; `published` is False where nothing had changed. Recalls are shares of 1."""
+
+    index_version: str
+    published: bool
+    documents: int
+    datapoints: int
+    embedded: int
+    measured_recall: float
+    measured_recall_low: float
+    measured_recall_high: float
+    bad_records: int
+    first_bad_records: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A job over an index that a server runs; `name` is `indexes/podcasts/operations/…`.
+
+    `step` is what it is at, of which `step_done` of `step_total` is done. When all is `done` there is a
+    `report`, or the error's code and message.
+    """
+
+    name: str
+    index: str
+    done: bool
+    step: str
+    step_done: int
+    step_total: int
+    create_time: datetime | None
+    end_time: datetime | None
+    error_code: str = ""
+    error_message: str = ""
+    report: RebuildReport | None = None
+
+    def raise_error(self) -> None:
+        """Raises what it failed with, if it did."""
+        if self.error_code:
+            raise from_code(self.error_code, f"{self.name}: {self.error_message}")

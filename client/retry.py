@@ -18,9 +18,10 @@ __all__ = ["Budget", "Retry", "check_timeout"]
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """What to do when a service is UNAVAILABLE; every call of this client only reads, so it may be repeated.
+    """What to do when a service is UNAVAILABLE and the call may be repeated without doing anything twice.
 
-    RESOURCE_EXHAUSTED is tried again where the service says when; what it says is the least that is waited.
+    RESOURCE_EXHAUSTED means that the service has not begun, so any call is tried again where the service says
+    when; what it says is the least that is waited.
 
     `attempts` counts the first one: 1 means no retry. Before the n-th retry the client waits a random
     time between 0 and `initial_seconds` x 2^(n-1), at most `max_seconds`, and never past the deadline.
@@ -64,8 +65,13 @@ class Budget:
             self._expire()
         return None if self._timeout is None else left
 
-    def pause_after(self, error: Unavailable | ResourceExhausted | DeadlineExceeded) -> float:
-        """Seconds to wait before the next attempt; raises the error, with the address, when there is none."""
+    def pause_after(
+        self, error: Unavailable | ResourceExhausted | DeadlineExceeded, *, may_repeat: bool
+    ) -> float:
+        """Seconds to wait before the next attempt; raises the error, with the address, when there is none.
+
+        There is none where the call may have done its work and must not be repeated.
+        """
         if isinstance(error, DeadlineExceeded):
             self._expire(error)
         if isinstance(error, ResourceExhausted) and error.retry_after is None:
@@ -73,7 +79,8 @@ class Budget:
         self._failures += 1
         # The jitter comes on top, or all who were told the same time would come back together.
         pause = (error.retry_after or 0.0) + self._retry.pause_seconds(self._failures)
-        if self._failures >= self._retry.attempts or time.monotonic() + pause >= self._deadline:
+        is_last = self._failures >= self._retry.attempts or time.monotonic() + pause >= self._deadline
+        if is_last or not (may_repeat or isinstance(error, ResourceExhausted)):
             if isinstance(error, ResourceExhausted):
                 raise error
             tried = f" after {self._failures} attempts" if self._failures > 1 else ""

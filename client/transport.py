@@ -5,7 +5,8 @@ One target string decides which: `host:port` and `grpc(s)://host:port` speak gRP
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from google.protobuf.descriptor import MethodDescriptor
@@ -13,7 +14,7 @@ from google.protobuf.message import Message
 
 from earshot.errors import InvalidArgument
 
-__all__ = ["AsyncTransport", "Transport", "parse_target"]
+__all__ = ["AsyncStreaming", "AsyncTransport", "Streaming", "Transport", "parse_target"]
 
 
 class Transport(Protocol):
@@ -32,6 +33,17 @@ class Transport(Protocol):
         ...
 
 
+@runtime_checkable
+class Streaming(Protocol):
+    """What a transport has besides where its wire carries streams."""
+
+    def stream(
+        self, method: MethodDescriptor, requests: Iterable[Message], timeout: float | None
+    ) -> Generator[Message]:
+        """Answers as they come; closing the generator ends the call."""
+        ...
+
+
 class AsyncTransport(Protocol):
     """The same for asyncio."""
 
@@ -45,6 +57,17 @@ class AsyncTransport(Protocol):
 
     async def close(self) -> None:
         """Lets go of all connections."""
+        ...
+
+
+@runtime_checkable
+class AsyncStreaming(Protocol):
+    """The same for asyncio."""
+
+    def stream(
+        self, method: MethodDescriptor, requests: AsyncIterable[Message], timeout: float | None
+    ) -> AsyncGenerator[Message]:
+        """Answers as they come; closing the generator ends the call."""
         ...
 
 

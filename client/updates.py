@@ -14,7 +14,7 @@ from earshot.errors import TABLE as ERRORS
 from earshot.errors import EarshotError, InvalidArgument, from_code
 from earshot.v1 import datapoint_pb2, datapoint_service_pb2
 
-from .codec import Call, Flow, _float32, _index_name, _strings
+from .codec import Call, Flow, _float32, index_name, strings
 from .results import Datapoint, Removed, Upserted
 from .where import restricts_from
 
@@ -37,15 +37,15 @@ def upsert(
 ) -> Flow[Upserted]:
     """Datapoints, in as many requests as they need; a request that is sent again writes nothing twice."""
     name = request_id or uuid.uuid4().hex
-    mask = FieldMask(paths=_strings("update_mask", update_mask)) if update_mask else None
+    mask = FieldMask(paths=strings("update_mask", update_mask)) if update_mask else None
     sequence = count = start = 0
     errors: dict[int, EarshotError] = {}
     for number, points in enumerate(_pieces(map(_message_of, datapoints))):
         request = datapoint_service_pb2.UpsertDatapointsRequest(
-            index=_index_name(index), datapoints=points, update_mask=mask, request_id=_numbered(name, number)
+            index=index_name(index), datapoints=points, update_mask=mask, request_id=_numbered(name, number)
         )
         reply: datapoint_service_pb2.UpsertDatapointsResponse = yield Call(
-            _SERVICE["UpsertDatapoints"], request
+            _SERVICE["UpsertDatapoints"], request, repeatable=True
         )
         sequence, count = max(sequence, reply.sequence), count + reply.upserted_count
         for each in reply.errors:
@@ -58,16 +58,16 @@ def upsert(
 def remove(index: str, ids: Iterable[str], *, request_id: str | None = None) -> Flow[Removed]:
     """Removes, in as many requests as they need."""
     name = request_id or uuid.uuid4().hex
-    names = _strings("ids", ids)
+    names = strings("ids", ids)
     sequence = count = 0
     for number, start in enumerate(range(0, len(names), MAX_DATAPOINTS)):
         request = datapoint_service_pb2.RemoveDatapointsRequest(
-            index=_index_name(index),
+            index=index_name(index),
             datapoint_ids=names[start : start + MAX_DATAPOINTS],
             request_id=_numbered(name, number),
         )
         reply: datapoint_service_pb2.RemoveDatapointsResponse = yield Call(
-            _SERVICE["RemoveDatapoints"], request
+            _SERVICE["RemoveDatapoints"], request, repeatable=True
         )
         sequence, count = max(sequence, reply.sequence), count + reply.removed_count
     return Removed(sequence, count)

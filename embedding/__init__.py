@@ -2,10 +2,11 @@
 
 from .base import Advance, Embedder, Vectors, check_texts
 from .cache import EmbeddingCache, embed_cached
-from .models import MODELS, Precision, Report, load_embedder
+from .models import DEFAULT_MODEL, MODELS, Precision, Report, load_embedder
 from .queries import cached_queries
 
 __all__ = [
+    "DEFAULT_MODEL",
     "MODELS",
     "Advance",
     "Embedder",

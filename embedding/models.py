@@ -76,8 +76,11 @@ MODELS = {
 }
 
 
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+
+
 def load_embedder(
-    name: str = "all-MiniLM-L6-v2",
+    name: str = DEFAULT_MODEL,
     *,
     precision: Precision = "int8",
     cache_dir: Path | None = None,

@@ -2,6 +2,7 @@
 
 | class              | gRPC status            | HTTP |
 |--------------------|------------------------|------|
+| Cancelled          | CANCELLED (1)          | 499  |
 | InvalidArgument    | INVALID_ARGUMENT (3)   | 400  |
 | DeadlineExceeded   | DEADLINE_EXCEEDED (4)  | 504  |
 | NotFound           | NOT_FOUND (5)          | 404  |
@@ -29,6 +30,7 @@ __all__ = [
     "TABLE",
     "Aborted",
     "AlreadyExists",
+    "Cancelled",
     "DataLoss",
     "DeadlineExceeded",
     "EarshotError",
@@ -60,6 +62,12 @@ class EarshotError(Exception):
         self.message = message
         self.field = field
         self.retry_after = retry_after
+
+
+class Cancelled(EarshotError):
+    """The caller, or another one, said that the answer is not wanted any more."""
+
+    code = "CANCELLED"
 
 
 class InvalidArgument(EarshotError):
@@ -152,6 +160,7 @@ class Row:
 TABLE: dict[str, Row] = {
     row.error.code: row
     for row in (
+        Row(Cancelled, 1, 499),
         Row(InvalidArgument, 3, 400),
         Row(DeadlineExceeded, 4, 504),
         Row(NotFound, 5, 404),

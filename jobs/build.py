@@ -8,16 +8,25 @@ from pathlib import Path
 
 import msgspec
 
-from earshot.errors import InvalidArgument, NotFound
+from earshot.errors import FailedPrecondition, InvalidArgument, NotFound
 from earshot.index import Index, Part, Recall, Store, open_vectors, sizes
 
 from .evaluate import QUESTIONS_FILE, Questions, evaluate, questions_of, tuned_on
 from .journals import trim_journal
 from .overlay import Sourced, overlay_of
 from .queries import given_questions
-from .steps import existing, timed
+from .steps import arguments, existing, timed
 
 __all__ = ["BuildReport", "BuildRequest", "build"]
+
+# Where neither call, config nor file says otherwise.
+USUAL = {
+    "target_recall": 0.95,
+    "shards": 1,
+    "distance_measure": "DOT_PRODUCT_DISTANCE",
+    "feature_norm": "NONE",
+    "engine": "auto",
+}
 
 Progress = Callable[[str, int, int], None]
 
@@ -32,8 +41,8 @@ class BuildRequest:
         vector_column: The column or array of vectors in it, where that is not plain.
         id_column: The column of ids in it.
         ids: A text file, an id a line, in place of those.
-        distance_measure: None for the one that the file names, or else the dot product.
-        feature_norm: As in `Index.build`.
+        distance_measure: None for the one of the index's config, or that the file names, or the dot product.
+        feature_norm: As in `Index.build`, like the next three; None is what the config says, or the default.
         engine: As in `Index.build`.
         target_recall: As in `Index.build`.
         shards: As in `Index.build`.
@@ -49,10 +58,10 @@ class BuildRequest:
     id_column: str | None = None
     ids: Path | None = None
     distance_measure: str | None = None
-    feature_norm: str = "NONE"
-    engine: str = "auto"
-    target_recall: float = 0.95
-    shards: int = 1
+    feature_norm: str | None = None
+    engine: str | None = None
+    target_recall: float | None = None
+    shards: int | None = None
     tuning_queries: Path | None = None
     keep: int = 3
     journal: str | None = None
@@ -84,6 +93,7 @@ def build(request: BuildRequest, *, store: Store, progress: Progress) -> BuildRe
     """
     seconds: dict[str, float] = {}
     with existing(store, request.index), store.writer_lock(request.index):
+        asked = store.asked(request.index)
         with timed(seconds, "read"):
             source = open_vectors(request.vectors, vectors=request.vector_column, ids=request.id_column)
             questions: Questions | None = None
@@ -93,6 +103,24 @@ def build(request: BuildRequest, *, store: Store, progress: Progress) -> BuildRe
                 questions = questions_of(source.queries, f"queries of {request.vectors.name}")
             overlay = overlay_of(store, request.index, request.journal, drop=request.drop_live_updates)
             overlay.check(dimension=source.vectors.shape[1])
+        plan = arguments(
+            asked,
+            {
+                "distance_measure": request.distance_measure,
+                "feature_norm": request.feature_norm,
+                "engine": request.engine,
+                "target_recall": request.target_recall,
+                "shards": request.shards,
+            },
+            {**USUAL, "distance_measure": source.distance_measure or USUAL["distance_measure"]},
+        )
+        dimension = source.vectors.shape[1]
+        if asked.dimensions not in {None, dimension}:
+            raise FailedPrecondition(
+                f"index {request.index} was created with {asked.dimensions} dimensions; "
+                f"{request.vectors} has {dimension}",
+                field="vectors",
+            )
         with timed(seconds, "build"):
             sourced = overlay.over(
                 Sourced(
@@ -108,18 +136,12 @@ def build(request: BuildRequest, *, store: Store, progress: Progress) -> BuildRe
                 crowding_tags=sourced.crowding_tags,
                 metadata=sourced.metadata,
                 restricts=sourced.restricts,
-                distance_measure=request.distance_measure
-                or source.distance_measure
-                or "DOT_PRODUCT_DISTANCE",
-                feature_norm=request.feature_norm,
-                engine=request.engine,
-                target_recall=request.target_recall,
-                shards=request.shards,
+                **plan,
                 tuning_queries=None if questions is None else questions.tuning,
                 progress=progress,
             )
         with timed(seconds, "evaluate"):
-            recall = evaluate(index, questions, target_recall=request.target_recall)
+            recall = evaluate(index, questions, target_recall=plan["target_recall"])
         with timed(seconds, "publish"):
             described = {
                 "sources": [str(request.vectors)],

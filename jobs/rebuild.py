@@ -15,9 +15,17 @@ from typing import Any
 
 import msgspec
 
-from earshot.embedding import Embedder, EmbeddingCache, Precision, Vectors, embed_cached, load_embedder
+from earshot.embedding import (
+    DEFAULT_MODEL,
+    Embedder,
+    EmbeddingCache,
+    Precision,
+    Vectors,
+    embed_cached,
+    load_embedder,
+)
 from earshot.errors import DataLoss, FailedPrecondition
-from earshot.index import Index, Manifest, Recall, Store
+from earshot.index import Index, IndexConfig, Manifest, Recall, Store
 
 from .bad_records import BadLimit, BadRecords
 from .datapoints import Row, rows_of
@@ -25,8 +33,8 @@ from .evaluate import QUESTIONS_FILE, Questions, evaluate, held_out_questions, t
 from .journals import trim_journal
 from .overlay import Sourced, overlay_of
 from .queries import given_questions
-from .sources import FieldMapping, read_documents
-from .steps import existing, timed
+from .sources import FieldMapping, is_url, read_documents
+from .steps import arguments, existing, timed
 
 __all__ = ["STEPS", "BadLimit", "Progress", "RebuildReport", "RebuildRequest", "rebuild"]
 
@@ -34,7 +42,16 @@ STEPS = ("read", "embed", "build", "evaluate", "publish")
 Progress = Callable[[str, int, int], None]
 
 # Part of the fingerprint: raise it when the same sources shall give another version.
-RECIPE = 2
+RECIPE = 3
+
+# Of an index of text, where neither call nor config says otherwise.
+USUAL = {
+    "target_recall": 0.99,
+    "shards": 1,
+    "distance_measure": "DOT_PRODUCT_DISTANCE",
+    "feature_norm": "NONE",
+    "engine": "auto",
+}
 
 # What searches of such an index do when they say nothing else: an episode is returned once.
 CONFIG = {"per_crowding_attribute_neighbor_count": 1}
@@ -46,7 +63,8 @@ class RebuildRequest:
 
     `force` builds although nothing changed; `keep` old versions stay for rollback; `tuning_queries` is a
     file of real queries, in place of the documents' titles; `journal` is its address where one is set.
-    Live updates that were acknowledged stay, over the sources, unless `drop_live_updates`.
+    Live updates that were acknowledged stay, over the sources, unless `drop_live_updates`. A None is
+    what the index's config says, or else recall 0.99 and one shard.
     """
 
     index: str
@@ -54,9 +72,9 @@ class RebuildRequest:
     transcripts: Sequence[str | Path] = ()
     mapping: FieldMapping | None = None
     max_bad: BadLimit = field(default_factory=lambda: BadLimit.parse("1%"))
-    target_recall: float = 0.99
+    target_recall: float | None = None
     precision: Precision = "int8"
-    shards: int = 1
+    shards: int | None = None
     keep: int = 3
     force: bool = False
     tuning_queries: Path | None = None
@@ -103,8 +121,10 @@ def rebuild(
     with existing(store, request.index), store.writer_lock(request.index):
         with timed(seconds, "read"):
             read = _read(request, progress)
-        embedder = load_embedder(precision=request.precision, cache_dir=cache_dir)
-        fingerprint = _fingerprint(read.rows, embedder, request)
+        asked = store.asked(request.index)
+        embedder = _embedder(asked, request.precision, cache_dir)
+        plan = arguments(asked, {"target_recall": request.target_recall, "shards": request.shards}, USUAL)
+        fingerprint = _fingerprint(read.rows, embedder, request, plan)
         overlay = overlay_of(store, request.index, request.journal, drop=request.drop_live_updates)
         overlay.check(dimension=embedder.dimensions, model=embedder.digest)
         rebuilt = request.force or request.drop_live_updates
@@ -119,10 +139,10 @@ def rebuild(
                 else given_questions(request.tuning_queries, partial(embed_cached, embedder, cache=cache))
             )
         with timed(seconds, "build"):
-            index = _build(request, overlay.over(_sourced(read.rows, vectors)), questions, progress)
+            index = _build(plan, overlay.over(_sourced(read.rows, vectors)), questions, progress)
         with timed(seconds, "evaluate"):
             progress("evaluate", 0, 1)
-            recall = evaluate(index, questions, target_recall=request.target_recall)
+            recall = evaluate(index, questions, target_recall=plan["target_recall"])
             progress("evaluate", 1, 1)
         with timed(seconds, "publish"):
             progress("publish", 0, 1)
@@ -177,9 +197,22 @@ def _read(request: RebuildRequest, progress: Progress) -> _Read:
     return _Read(rows, titles, len(titles), bad)
 
 
-def _fingerprint(rows: Sequence[Row], embedder: Embedder, request: RebuildRequest) -> str:
-    """What decides the version: recipe, model, target and every datapoint, in order."""
-    decided = [RECIPE, embedder.digest, request.target_recall, request.shards]
+def _embedder(asked: IndexConfig, precision: Precision, cache_dir: Path) -> Embedder:
+    embedder = load_embedder(asked.model or DEFAULT_MODEL, precision=precision, cache_dir=cache_dir)
+    if asked.dimensions not in {None, embedder.dimensions}:
+        raise FailedPrecondition(
+            f"the index was created with {asked.dimensions} dimensions; vectors of {embedder.model_id} have "
+            f"{embedder.dimensions}",
+            field="dimensions",
+        )
+    return embedder
+
+
+def _fingerprint(
+    rows: Sequence[Row], embedder: Embedder, request: RebuildRequest, plan: dict[str, Any]
+) -> str:
+    """What decides the version: recipe, model, how it is built and every datapoint, in order."""
+    decided = [RECIPE, embedder.digest, *plan.values()]
     digest = hashlib.sha256(msgspec.json.encode(decided))
     if request.tuning_queries is not None and request.tuning_queries.is_file():
         digest.update(request.tuning_queries.read_bytes())
@@ -205,9 +238,7 @@ def _embed(
     return vectors, len(rows) - steps[0]
 
 
-def _build(
-    request: RebuildRequest, sourced: Sourced, questions: Questions | None, progress: Progress
-) -> Index:
+def _build(plan: dict[str, Any], sourced: Sourced, questions: Questions | None, progress: Progress) -> Index:
     stages = ("build", "tune", "filters")
 
     def advance(stage: str, done: int, total: int) -> None:
@@ -219,9 +250,7 @@ def _build(
         crowding_tags=sourced.crowding_tags,
         metadata=sourced.metadata,
         restricts=sourced.restricts,
-        distance_measure="DOT_PRODUCT_DISTANCE",
-        shards=request.shards,
-        target_recall=request.target_recall,
+        **plan,
         tuning_queries=None if questions is None else questions.tuning,
         progress=advance,
     )
@@ -242,13 +271,18 @@ def _source(
 ) -> dict[str, Any]:
     return {
         "fingerprint": fingerprint,
-        "sources": [str(source) for source in request.sources],
-        "transcripts": [str(source) for source in request.transcripts],
+        "sources": [_lasting(source) for source in request.sources],
+        "transcripts": [_lasting(source) for source in request.transcripts],
         "documents": read.documents,
         "bad_records": read.bad.skipped,
         "evaluation": msgspec.to_builtins(recall),
         "tuning_queries": questions.name if questions else "",
     }
+
+
+def _lasting(source: str | Path) -> str:
+    """A source so that another process, in another folder, can read it again."""
+    return str(source) if is_url(source) else str(Path(source).absolute())
 
 
 def _current_manifest(store: Store, name: str) -> Manifest | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from earshot.index import Store
+from earshot.index import IndexConfig, Store
 
-__all__ = ["existing", "timed"]
+__all__ = ["arguments", "existing", "timed"]
 
 
 @contextmanager
@@ -23,6 +24,13 @@ def existing(store: Store, name: str) -> Iterator[None]:
     except BaseException:
         store.delete(name)
         raise
+
+
+def arguments(config: IndexConfig, said: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `Index.build`: what the call says, or else the index's config, or else what is usual."""
+    found = {name: value for name, value in said.items() if value is not None}
+    asked = {name: getattr(config, name) for name in usual if getattr(config, name) is not None}
+    return {**usual, **asked, **found}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.resources
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from grpc_tools import protoc
@@ -23,7 +24,18 @@ def generate(out: Path) -> list[Path]:
     files = sorted(str(path.relative_to(PROTO_ROOT)) for path in PROTO_ROOT.rglob("*.proto"))
     well_known = importlib.resources.files("grpc_tools") / "_proto"
     google_api = importlib.resources.files("google.api").joinpath("annotations.proto")
-    includes = [PROTO_ROOT, well_known, Path(str(google_api)).parent.parent.parent]
+    includes = [PROTO_ROOT, Path(str(well_known)), Path(str(google_api)).parent.parent.parent]
+    with tempfile.TemporaryDirectory() as renamed:
+        # The package carries the file under a name that no import has.
+        operations = Path(renamed, "google/longrunning/operations.proto")
+        operations.parent.mkdir(parents=True)
+        source = importlib.resources.files("google.longrunning").joinpath("operations_proto.proto")
+        operations.write_bytes(source.read_bytes())
+        _run([*includes, Path(renamed)], files, out)
+    return sorted(path for path in out.rglob("*_pb2*") if path.is_file())
+
+
+def _run(includes: list[Path], files: list[str], out: Path) -> None:
     plugins = [Path(sys.executable).parent / name for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     status = protoc.main(
         [
@@ -39,7 +51,6 @@ def generate(out: Path) -> list[Path]:
     )
     if status != 0:
         raise RuntimeError(f"protoc exited with {status}")
-    return sorted(path for path in out.rglob("*_pb2*") if path.is_file())
 
 
 if __name__ == "__main__":

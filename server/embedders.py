@@ -28,12 +28,7 @@ class Embedders:
         Raises FailedPrecondition where the model here is not the one that made the index.
         """
         key = (model["name"], model["precision"])
-        loaded = self._loaded.get(key)
-        if loaded is None:
-            with self._loading:
-                loaded = self._loaded.get(key) or self._load(*key)
-                self._loaded[key] = loaded
-        embedder, embed = loaded
+        embedder, embed = self._get(*key)
         if embedder.digest != model["digest"]:
             raise FailedPrecondition(
                 f"the index was made with {key[0]} {model['digest'][:12]}, here is {embedder.digest[:12]}, "
@@ -41,6 +36,19 @@ class Embedders:
                 field="text",
             )
         return embed
+
+    def load(self, name: str, precision: Precision = "int8") -> Embedder:
+        """A model by name, as a job would make an index with it. Raises NotFound."""
+        return self._get(name, precision)[0]
+
+    def _get(self, name: str, precision: Precision) -> tuple[Embedder, Callable[[str], Vectors]]:
+        key = (name, precision)
+        loaded = self._loaded.get(key)
+        if loaded is None:
+            with self._loading:
+                loaded = self._loaded.get(key) or self._load(*key)
+                self._loaded[key] = loaded
+        return loaded
 
     def _load(self, name: str, precision: Precision) -> tuple[Embedder, Callable[[str], Vectors]]:
         embedder = load_embedder(name, precision=precision, cache_dir=self._cache_dir, threads=self._threads)

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from earshot.v1 import datapoint_service_pb2, index_service_pb2, search_service_pb2
+from earshot.v1 import datapoint_service_pb2, search_service_pb2
 
 from . import messages
+from .index_methods import INDEX_METHODS, SLOW_INDEX_METHODS
 from .proto_codec import (
     batch_search_request,
     datapoint_message,
-    index_message,
     parse,
     search_request,
     search_response_message,
-    version_message,
 )
 from .service import Service
 from .telemetry import stage
@@ -40,7 +39,12 @@ SEARCH = "/earshot.v1.SearchService/Search"
 BATCH_SEARCH = "/earshot.v1.SearchService/BatchSearch"
 STREAM_SEARCH = "/earshot.v1.SearchService/StreamSearch"
 
-SERVICES = ("earshot.v1.SearchService", "earshot.v1.IndexService", "earshot.v1.DatapointService")
+SERVICES = (
+    "earshot.v1.SearchService",
+    "earshot.v1.IndexService",
+    "earshot.v1.DatapointService",
+    "google.longrunning.Operations",
+)
 
 
 def search(service: Service, data: bytes) -> bytes:
@@ -57,30 +61,6 @@ def batch_search(service: Service, data: bytes) -> bytes:
         return search_service_pb2.BatchSearchResponse(
             responses=[search_response_message(response) for response in reply.responses]
         ).SerializeToString()
-
-
-def get_index(service: Service, data: bytes) -> bytes:
-    """`IndexService/GetIndex`."""
-    request = parse(index_service_pb2.GetIndexRequest, data)
-    return index_message(service.get_index(request.name)).SerializeToString()
-
-
-def list_indexes(service: Service, data: bytes) -> bytes:
-    """`IndexService/ListIndexes`."""
-    request = parse(index_service_pb2.ListIndexesRequest, data)
-    page = service.list_indexes(request.page_size, request.page_token)
-    return index_service_pb2.ListIndexesResponse(
-        indexes=[index_message(index) for index in page.indexes], next_page_token=page.next_page_token
-    ).SerializeToString()
-
-
-def list_index_versions(service: Service, data: bytes) -> bytes:
-    """`IndexService/ListIndexVersions`."""
-    request = parse(index_service_pb2.ListIndexVersionsRequest, data)
-    page = service.list_index_versions(request.parent, request.page_size, request.page_token)
-    return index_service_pb2.ListIndexVersionsResponse(
-        versions=[version_message(version) for version in page.versions], next_page_token=page.next_page_token
-    ).SerializeToString()
 
 
 def read_datapoints(service: Service, data: bytes) -> bytes:
@@ -102,12 +82,10 @@ def read_datapoints(service: Service, data: bytes) -> bytes:
 METHODS: dict[str, Method] = {
     SEARCH: search,
     BATCH_SEARCH: batch_search,
-    "/earshot.v1.IndexService/GetIndex": get_index,
-    "/earshot.v1.IndexService/ListIndexes": list_indexes,
-    "/earshot.v1.IndexService/ListIndexVersions": list_index_versions,
+    **INDEX_METHODS,
     "/earshot.v1.DatapointService/ReadDatapoints": read_datapoints,
     UPSERT: upsert_datapoints,
     REMOVE: remove_datapoints,
 }
-WRITES = frozenset({UPSERT, REMOVE})
-"""The methods that mostly wait for the disk; see `Workers.write`."""
+WRITES = frozenset({UPSERT, REMOVE}) | SLOW_INDEX_METHODS
+"""The methods that mostly wait, for the disk above all; see `Workers.write`."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from importlib import metadata
-from typing import TypeVar
 
 import msgspec
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
@@ -20,7 +19,9 @@ from earshot.errors import EarshotError, Internal, InvalidArgument, NotFound, Un
 from . import messages, update_messages
 from .auth import current
 from .error_headers import error_headers
-from .json_codec import decode, encode, error_body
+from .http_body import Reply, read_body
+from .http_indexes import index_routes
+from .json_codec import encode, error_body
 from .limits import checked_size
 from .openapi import DESCRIPTION, add_schemas, answers, body
 from .service import Service
@@ -30,12 +31,6 @@ from .workers import Workers
 __all__ = ["http_app"]
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-Reply = Callable[[Callable[[], msgspec.Struct]], Awaitable[Response]]
-
-PAGE_SIZE = Query(0, alias="pageSize", description="At most so many; 0 means 100, and 1,000 is the most.")
-PAGE_TOKEN = Query("", alias="pageToken", description="From an earlier answer.")
 
 
 def http_app(
@@ -59,7 +54,7 @@ def http_app(
         return Response(await workers.write(_answer, call), media_type="application/json")
 
     _query_routes(app, service, reply, write, max_message_bytes)
-    _index_routes(app, service, reply)
+    index_routes(app, service, reply, write, max_message_bytes)
     _health_routes(app, service)
     _metrics_route(app, metrics)
     _handle_errors(app)
@@ -73,19 +68,6 @@ def _answer(call: Callable[[], msgspec.Struct]) -> bytes:
         return encode(answer)
 
 
-async def _read(request: Request, kind: type[T], max_bytes: int) -> T:
-    received = bytearray()
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > max_bytes:
-            raise InvalidArgument(
-                f"body: more than {max_bytes} bytes; the limit is the setting max_message_bytes", field="body"
-            )
-    decoded = decode(bytes(received), kind)
-    current().check_request(decoded)
-    return decoded
-
-
 def _query_routes(app: FastAPI, service: Service, reply: Reply, write: Reply, max_bytes: int) -> None:
     @app.post(
         "/v1/indexes/{index}:search",
@@ -95,7 +77,9 @@ def _query_routes(app: FastAPI, service: Service, reply: Reply, write: Reply, ma
     )
     async def search(index: str, request: Request) -> Response:
         """Search one index with text, a vector, or the vector of one of its datapoints."""
-        asked = msgspec.structs.replace(await _read(request, messages.SearchRequest, max_bytes), index=index)
+        asked = msgspec.structs.replace(
+            await read_body(request, messages.SearchRequest, max_bytes), index=index
+        )
         return await reply(lambda: service.search(asked))
 
     @app.post(
@@ -106,7 +90,7 @@ def _query_routes(app: FastAPI, service: Service, reply: Reply, write: Reply, ma
     )
     async def batch_search(index: str, request: Request) -> Response:
         """Search one index with many texts, vectors or datapoints; all are answered, or none."""
-        asked = await _read(request, messages.BatchSearchRequest, max_bytes)
+        asked = await read_body(request, messages.BatchSearchRequest, max_bytes)
         return await reply(lambda: service.batch_search(msgspec.structs.replace(asked, index=index)))
 
     @app.post(
@@ -118,7 +102,7 @@ def _query_routes(app: FastAPI, service: Service, reply: Reply, write: Reply, ma
     async def read_datapoints(index: str, request: Request) -> Response:
         """Read datapoints by id, vectors included."""
         asked = msgspec.structs.replace(
-            await _read(request, messages.ReadDatapointsRequest, max_bytes), index=index
+            await read_body(request, messages.ReadDatapointsRequest, max_bytes), index=index
         )
         return await reply(lambda: service.read_datapoints(asked))
 
@@ -130,7 +114,7 @@ def _query_routes(app: FastAPI, service: Service, reply: Reply, write: Reply, ma
     )
     async def upsert_datapoints(index: str, request: Request) -> Response:
         """Write datapoints; durable, and seen by every search that begins after the answer."""
-        asked = await _read(request, update_messages.UpsertDatapointsRequest, max_bytes)
+        asked = await read_body(request, update_messages.UpsertDatapointsRequest, max_bytes)
         return await write(lambda: service.updates.upsert(msgspec.structs.replace(asked, index=index)))
 
     @app.post(
@@ -141,31 +125,8 @@ def _query_routes(app: FastAPI, service: Service, reply: Reply, write: Reply, ma
     )
     async def remove_datapoints(index: str, request: Request) -> Response:
         """Remove datapoints by id."""
-        asked = await _read(request, update_messages.RemoveDatapointsRequest, max_bytes)
+        asked = await read_body(request, update_messages.RemoveDatapointsRequest, max_bytes)
         return await write(lambda: service.updates.remove(msgspec.structs.replace(asked, index=index)))
-
-
-def _index_routes(app: FastAPI, service: Service, reply: Reply) -> None:
-    @app.get("/v1/indexes", tags=["indexes"], responses=answers(messages.ListIndexesResponse))
-    async def list_indexes(page_size: int = PAGE_SIZE, page_token: str = PAGE_TOKEN) -> Response:
-        """All indexes, by name."""
-        return await reply(lambda: service.list_indexes(page_size, page_token))
-
-    @app.get("/v1/indexes/{index}", tags=["indexes"], responses=answers(messages.Index))
-    async def get_index(index: str) -> Response:
-        """One index."""
-        return await reply(lambda: service.get_index(index))
-
-    @app.get(
-        "/v1/indexes/{index}/versions",
-        tags=["indexes"],
-        responses=answers(messages.ListIndexVersionsResponse),
-    )
-    async def list_index_versions(
-        index: str, page_size: int = PAGE_SIZE, page_token: str = PAGE_TOKEN
-    ) -> Response:
-        """The versions of one index, newest first."""
-        return await reply(lambda: service.list_index_versions(index, page_size, page_token))
 
 
 def _health_routes(app: FastAPI, service: Service) -> None:

@@ -14,10 +14,6 @@ __all__ = [
     "BatchSearchResponse",
     "Datapoint",
     "Explanation",
-    "Index",
-    "IndexVersion",
-    "ListIndexVersionsResponse",
-    "ListIndexesResponse",
     "Neighbor",
     "NumericRestrict",
     "ReadDatapointsRequest",
@@ -151,48 +147,6 @@ class BatchSearchResponse(Struct, frozen=True, rename="camel"):
     """An answer for each query, in their order."""
 
     responses: list[SearchResponse]
-
-
-class Index(Struct, frozen=True, rename="camel"):
-    """One index as it is served now; `problem` says why it is not, or why a newer version is not."""
-
-    name: str
-    current_version: str = ""
-    dimensions: int = 0
-    distance_measure: str = "DISTANCE_MEASURE_UNSPECIFIED"
-    datapoint_count: int = 0
-    model: str = ""
-    engine: str = ""
-    target_recall: float = 0.0
-    measured_recall: float = 0.0
-    update_time: str = ""
-    problem: str = ""
-
-
-class IndexVersion(Struct, frozen=True, rename="camel"):
-    """One version of an index, on disk."""
-
-    name: str
-    current: bool
-    datapoint_count: int
-    measured_recall: float
-    size_bytes: int
-    create_time: str
-    complete: bool
-
-
-class ListIndexesResponse(Struct, frozen=True, rename="camel"):
-    """A page of indexes, by name."""
-
-    indexes: list[Index]
-    next_page_token: str = ""
-
-
-class ListIndexVersionsResponse(Struct, frozen=True, rename="camel"):
-    """A page of versions, newest first."""
-
-    versions: list[IndexVersion]
-    next_page_token: str = ""
 
 
 class ReadDatapointsRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
-from . import messages, update_messages
+from . import index_messages, messages, update_messages
 
 __all__ = ["DESCRIPTION", "add_schemas", "answers", "body"]
 
@@ -58,6 +58,11 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         },
     },
     update_messages.RemoveDatapointsRequest: {"by id": {"value": {"datapointIds": ["my-episode"]}}},
+    index_messages.Empty: {"nothing to say": {"value": {}}},
+    index_messages.Index: {"a larger tree": {"value": {"config": {"targetRecall": 0.97, "shards": 2}}}},
+    index_messages.RebuildIndexRequest: {"the same sources again": {"value": {}}},
+    index_messages.RollbackIndexRequest: {"to the version before": {"value": {}}},
+    index_messages.WaitOperationRequest: {"for two seconds": {"value": {"timeout": "2s"}}},
     messages.ReadDatapointsRequest: {"by id": {"value": {"ids": ["an-id-that-a-search-returned"]}}},
 }
 
@@ -72,9 +77,15 @@ TYPES = (
     update_messages.UpsertDatapointsResponse,
     update_messages.RemoveDatapointsRequest,
     update_messages.RemoveDatapointsResponse,
-    messages.Index,
-    messages.ListIndexesResponse,
-    messages.ListIndexVersionsResponse,
+    index_messages.Empty,
+    index_messages.Index,
+    index_messages.ListIndexesResponse,
+    index_messages.ListIndexVersionsResponse,
+    index_messages.ListOperationsResponse,
+    index_messages.Operation,
+    index_messages.RebuildIndexRequest,
+    index_messages.RollbackIndexRequest,
+    index_messages.WaitOperationRequest,
 )
 
 ERROR_SCHEMA = {

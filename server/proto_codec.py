@@ -10,20 +10,18 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Struct
 
 from earshot.errors import InvalidArgument
-from earshot.v1 import datapoint_pb2, index_service_pb2, search_service_pb2
+from earshot.v1 import datapoint_pb2, search_service_pb2
 
 from . import messages
 
 __all__ = [
     "batch_search_request",
     "datapoint_message",
-    "index_message",
     "numeric_restrict",
     "parse",
     "search_request",
     "search_response_message",
     "token_restrict",
-    "version_message",
 ]
 
 M = TypeVar("M", bound=Message)
@@ -157,37 +155,3 @@ def datapoint_message(datapoint: messages.Datapoint) -> datapoint_pb2.Datapoint:
             for each in datapoint.numeric_restricts
         ],
     )
-
-
-def index_message(index: messages.Index) -> index_service_pb2.Index:
-    """An index as protobuf."""
-    answer = index_service_pb2.Index(
-        name=index.name,
-        current_version=index.current_version,
-        dimensions=index.dimensions,
-        distance_measure=index_service_pb2.DistanceMeasure.Value(index.distance_measure),
-        problem=index.problem,
-        datapoint_count=index.datapoint_count,
-        model=index.model,
-        engine=index.engine,
-        target_recall=index.target_recall,
-        measured_recall=index.measured_recall,
-    )
-    if index.update_time:
-        answer.update_time.FromJsonString(index.update_time)
-    return answer
-
-
-def version_message(version: messages.IndexVersion) -> index_service_pb2.IndexVersion:
-    """A version as protobuf."""
-    answer = index_service_pb2.IndexVersion(
-        name=version.name,
-        current=version.current,
-        datapoint_count=version.datapoint_count,
-        measured_recall=version.measured_recall,
-        size_bytes=version.size_bytes,
-        complete=version.complete,
-    )
-    if version.create_time:
-        answer.create_time.FromJsonString(version.create_time)
-    return answer

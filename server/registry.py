@@ -20,9 +20,10 @@ from earshot.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from earshot.index import Index, Manifest, Store
+from earshot.index import Index, IndexConfig, Manifest, Store, Tuning
 from earshot.index.distance import DistanceMeasure, FeatureNorm
 from earshot.index.live import LiveIndex, empty_index
+from earshot.index.tuning import choose
 from earshot.jobs.journals import journal_address
 
 from .embedders import Embedders
@@ -47,6 +48,10 @@ class ServedIndex:
     name: str
     version: str
     index: LiveIndex
+    target_recall: float | None = None
+    """Asked for since it was built, and measured for it; None for what it was built with."""
+    crowding: int | None = None
+    """Neighbors with the same tag where a search says nothing; None for no limit."""
 
 
 class Registry:
@@ -132,6 +137,19 @@ class Registry:
         self.get(name)
         return self._feeds[name]
 
+    def target_recall(self, name: str) -> float | None:
+        """What searches get that name none, where that is not what the index was built with."""
+        served = self._served.get(name)
+        return None if served is None else served.target_recall
+
+    def look_at(self, name: str) -> None:
+        """Does for one index at once what the watching does now and then."""
+        with self._refreshing:
+            if name in self.store.indexes():
+                self._refresh_one(name)
+            else:
+                self._forget(name)
+
     def refresh(self) -> None:
         """Opens new current versions and drops deleted indexes, once."""
         with self._refreshing:
@@ -141,11 +159,8 @@ class Registry:
                 self._note("*", "", error)
                 return
             self._problems.pop("*", None)
-            for gone in self._served.keys() - set(names):
-                log.info("index %s was deleted", gone)
+            for gone in (self._served.keys() | self._problems.keys()) - set(names):
                 self._forget(gone)
-            for gone in self._problems.keys() - set(names):
-                del self._problems[gone]
             for name in names:
                 self._refresh_one(name)
 
@@ -156,9 +171,13 @@ class Registry:
             if feed is not None and feed.is_stale():
                 self._forget(name)
             version = self._version(name)
+            asked = self.store.asked(name)
             served = self._served.get(name)
             if served is not None and served.version == version:
                 self._problems.pop(name, None)
+                self._failed_version.pop(name, None)
+                if (now := _served(name, version, served.index, asked)) != served:
+                    self._served[name] = now
                 return
             if self._failed_version.get(name) == version:
                 return
@@ -177,7 +196,7 @@ class Registry:
         else:
             self.load_seconds[name] = time.perf_counter() - started
             self.loads[name, "ok"] += 1
-            self._serve(ServedIndex(name, version, index))
+            self._serve(_served(name, version, index, asked))
             self._problems.pop(name, None)
             self._failed_version.pop(name, None)
             log.info("serving index %s version %s, %d datapoints", name, version, len(index))
@@ -216,7 +235,10 @@ class Registry:
         self._feeds[served.name].take(served.index, serve)
 
     def _forget(self, name: str) -> None:
-        self._served.pop(name, None)
+        if self._served.pop(name, None) is not None:
+            log.info("index %s was deleted", name)
+        self._problems.pop(name, None)
+        self._failed_version.pop(name, None)
         feed = self._feeds.pop(name, None)
         if feed is not None:
             feed.close()
@@ -257,3 +279,20 @@ class Registry:
                     self._note(name, "", error)
                 except Exception:
                     log.exception("the updates of index %s could not be followed", name)
+
+
+def _served(name: str, version: str, index: LiveIndex, asked: IndexConfig) -> ServedIndex:
+    """An open version with what was asked of searches since it was built."""
+    manifest = index.manifest
+    tuning, target = manifest.tuning, asked.target_recall
+    # A target that no approximate search was measured to hold would be searched exactly: not unasked.
+    if target is not None and (target == tuning.target_recall or not _is_measured(tuning, target)):
+        target = None
+    crowding = asked.per_crowding_attribute_neighbor_count
+    if crowding is None:
+        crowding = manifest.config.get("per_crowding_attribute_neighbor_count")
+    return ServedIndex(name, version, index, target, crowding or None)
+
+
+def _is_measured(tuning: Tuning, target_recall: float) -> bool:
+    return not tuning.chosen.leaves or bool(choose(tuning.points, 10, target_recall).leaves)

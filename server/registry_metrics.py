@@ -7,8 +7,8 @@ from datetime import datetime
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
+from .index_service import measured_recall
 from .registry import Registry
-from .service import measured_recall
 
 __all__ = ["index_metrics"]
 
@@ -42,7 +42,7 @@ def index_metrics(registry: Registry) -> Iterator[Metric]:
         )
         values = {
             "datapoints": len(served.index),
-            "target_recall": manifest.tuning.target_recall,
+            "target_recall": served.target_recall or manifest.tuning.target_recall,
             "measured_recall": measured_recall(manifest),
             "created_timestamp_seconds": datetime.fromisoformat(manifest.created).timestamp(),
             "load_seconds": registry.load_seconds.get(name, 0.0),

@@ -26,6 +26,7 @@ from .grpc_face import GrpcFace
 from .http_calls import HttpCalls
 from .http_face import http_app
 from .limits import MAX_HEADER_BYTES
+from .operations import Operations
 from .registry import Registry
 from .registry_metrics import index_metrics
 from .service import Service
@@ -77,7 +78,14 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
     registry = Registry(
         store, poll_seconds=settings.poll_seconds, journal=settings.journal, embedders=embedders
     )
-    service = Service(registry, embedders)
+    operations = Operations(
+        settings.data_dir,
+        settings.cache_dir,
+        allowed=settings.rebuild_sources,
+        journal=settings.journal,
+        ended=registry.look_at,
+    )
+    service = Service(registry, embedders, operations)
     check_tls(settings)
     check_exposure(settings)
     guard = Guard(settings.tokens_path)
@@ -103,6 +111,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
         )
         await asyncio.to_thread(registry.start)
         stack.callback(registry.stop)
+        stack.callback(operations.stop)
         http = http_app(
             service,
             workers,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earshot.errors import FailedPrecondition, InvalidArgument
-from earshot.index import Datapoint, Explanation, Index, SearchResult
+from earshot.index import Datapoint, Explanation, SearchResult
 from earshot.index.filters import Where
 
 from . import messages
@@ -71,10 +71,10 @@ def plan_search(request: messages.SearchOptions, served: ServedIndex) -> SearchP
     return SearchPlan(
         served,
         _neighbor_count(request.neighbor_count),
-        request.target_recall,
+        _target_recall(request, served),
         request.approximate_neighbor_count,
         request.fraction_leaf_nodes_to_search_override,
-        _crowding(request.per_crowding_attribute_neighbor_count, served.index),
+        _crowding(request.per_crowding_attribute_neighbor_count, served),
         request.return_full_datapoint,
         where,
         tuple(sorted(set(request.metadata_fields))) or None,
@@ -213,9 +213,18 @@ def _neighbor_count(given: int | None) -> int:
     return given
 
 
-def _crowding(given: int | None, index: Index) -> int | None:
+def _target_recall(request: messages.SearchOptions, served: ServedIndex) -> float | None:
+    says_nothing = (
+        request.target_recall is None
+        and request.approximate_neighbor_count is None
+        and request.fraction_leaf_nodes_to_search_override is None
+    )
+    return served.target_recall if says_nothing else request.target_recall
+
+
+def _crowding(given: int | None, served: ServedIndex) -> int | None:
     if given is None:
-        return index.manifest.config.get("per_crowding_attribute_neighbor_count")
+        return served.crowding
     if given < 0:
         raise InvalidArgument(
             f"per_crowding_attribute_neighbor_count is {given}; it must be 0 (no limit) or more",

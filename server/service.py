@@ -12,14 +12,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from earshot.errors import EarshotError, InvalidArgument
-from earshot.index import Explanation, Manifest, SearchResult
+from earshot.errors import InvalidArgument
+from earshot.index import Explanation, SearchResult
 
 from . import messages
-from .auth import current
 from .batch import batch_kind, batch_texts, batch_vectors
 from .embedders import Embedders
-from .names import index_id, index_name, version_name
+from .index_service import IndexService
+from .names import index_id, version_name
+from .operations import Operations
 from .registry import Registry, ServedIndex
 from .search import (
     SearchPlan,
@@ -37,18 +38,22 @@ from .telemetry import note_queries, stage
 from .updates import Updates
 from .visible import check_visible
 
-__all__ = ["Service", "measured_recall"]
+__all__ = ["Service"]
 
 MAX_READ = 1_000
-DEFAULT_PAGE = 100
-MAX_PAGE = 1_000
 
 
 class Service:
-    """Search, read and list over the indexes of a registry."""
+    """Search and read over the indexes of a registry; `indexes` is what makes and changes them.
 
-    def __init__(self, registry: Registry, embedders: Embedders) -> None:
+    Without `operations` no rebuild can be asked for.
+    """
+
+    def __init__(
+        self, registry: Registry, embedders: Embedders, operations: Operations | None = None
+    ) -> None:
         self.registry = registry
+        self.indexes = IndexService(registry, embedders, operations)
         self._embedders = embedders
         self.updates = Updates(registry, self.embed)
 
@@ -84,47 +89,6 @@ class Service:
         answers = _answers(plan, found, time.perf_counter() - started, embed_seconds)
         return messages.BatchSearchResponse(responses=answers)
 
-    def get_index(self, name: str) -> messages.Index:
-        """One index. Raises NotFound."""
-        found = index_id(name, field="name")
-        self.registry.store.config(found)
-        return self._describe(found)
-
-    def list_indexes(self, page_size: int, page_token: str) -> messages.ListIndexesResponse:
-        """Indexes by name; the token is the last name of the page before."""
-        size = _page_size(page_size)
-        may_read = current().may_read
-        names = [name for name in self.registry.store.indexes() if name > page_token and may_read(name)]
-        more = len(names) > size
-        return messages.ListIndexesResponse(
-            indexes=[self._describe(name) for name in names[:size]],
-            next_page_token=names[size - 1] if more else "",
-        )
-
-    def list_index_versions(
-        self, parent: str, page_size: int, page_token: str
-    ) -> messages.ListIndexVersionsResponse:
-        """Versions on disk, newest first; the token is the last version of the page before."""
-        size = _page_size(page_size)
-        name = index_id(parent, field="parent")
-        rows = sorted(self.registry.store.versions(name), key=lambda row: row.version, reverse=True)
-        rows = [row for row in rows if not page_token or row.version < page_token]
-        return messages.ListIndexVersionsResponse(
-            versions=[
-                messages.IndexVersion(
-                    name=version_name(name, row.version),
-                    current=row.is_current,
-                    datapoint_count=row.count,
-                    measured_recall=row.recall.value if row.recall else 0.0,
-                    size_bytes=row.bytes,
-                    create_time=row.created,
-                    complete=row.problem is None,
-                )
-                for row in rows[:size]
-            ],
-            next_page_token=rows[size - 1].version if len(rows) > size else "",
-        )
-
     def read_datapoints(self, request: messages.ReadDatapointsRequest) -> messages.ReadDatapointsResponse:
         """Datapoints by id, in full. Raises NotFound naming the ids that are missing."""
         if not 1 <= len(request.ids) <= MAX_READ:
@@ -140,26 +104,6 @@ class Service:
                 datapoint_of(found)
                 for found in index.read(request.ids, fields=request.metadata_fields or None)
             ]
-        )
-
-    def _describe(self, name: str) -> messages.Index:
-        problem, served = self.registry.problems.get(name, ""), self.registry.peek(name)
-        try:
-            manifest = self.registry.manifest(name)
-        except EarshotError as error:
-            return messages.Index(name=index_name(name), problem=problem or error.message)
-        return messages.Index(
-            name=index_name(name),
-            current_version=version_name(name, manifest.version),
-            dimensions=manifest.dimension,
-            distance_measure=manifest.distance_measure,
-            datapoint_count=manifest.count if served is None else len(served.index),
-            model=manifest.model.get("name", ""),
-            engine=manifest.engine.name,
-            target_recall=manifest.tuning.target_recall,
-            measured_recall=measured_recall(manifest),
-            update_time=manifest.created,
-            problem=problem,
         )
 
     def _query_vector(
@@ -228,18 +172,6 @@ def _explanation(explained: Explanation) -> messages.Explanation:
         filter_path="" if explained.filter is None else str(explained.filter.path),
         passing_count=None if explained.filter is None else explained.filter.passing,
     )
-
-
-def _page_size(given: int) -> int:
-    if given < 0:
-        raise InvalidArgument(f"page_size is {given}; it must be 0 (the default) or more", field="page_size")
-    return min(given or DEFAULT_PAGE, MAX_PAGE)
-
-
-def measured_recall(manifest: Manifest) -> float:
-    """Of the job's evaluation on unseen questions, or else of the tuning."""
-    evaluation = manifest.source.get("evaluation")
-    return float(evaluation["value"]) if evaluation else manifest.tuning.chosen.recall.value
 
 
 def _duration(seconds: float) -> str:

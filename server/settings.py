@@ -56,6 +56,12 @@ class Settings(BaseSettings):
         8081, ge=0, le=65535, description="Port of gRPC where the transport is portable; 0 takes a free one."
     )
     threads: int = Field(0, ge=0, le=1024, description="Searches at a time; 0 means one a core.")
+    rebuild_sources: list[str] = Field(
+        [],
+        description="Folders, files and addresses beneath which the sources of a rebuild that a caller asks "
+        "the server for may lie. By itself none, but what the current version was built from may be read "
+        "again.",
+    )
     poll_seconds: float | None = Field(
         None,
         gt=0,

@@ -6,6 +6,7 @@ Everything above this room sees only `Document`; everything odd about a file sta
 from __future__ import annotations
 
 from .document import BadRecord, Document, Passage, document_text
+from .fetch import is_url
 from .jsonl import FieldMapping, field_mapping
 from .read import read_documents
 
@@ -16,5 +17,6 @@ __all__ = [
     "Passage",
     "document_text",
     "field_mapping",
+    "is_url",
     "read_documents",
 ]

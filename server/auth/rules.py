@@ -6,20 +6,22 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from google.api import annotations_pb2  # type: ignore[import-untyped]
+from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from earshot.client.http_transport import OPERATIONS
 from earshot.v1 import datapoint_service_pb2, index_service_pb2, search_service_pb2
 
 from .tokens import EVERY_INDEX, Scope
 
 __all__ = ["FILES", "RULES", "Route", "Rule", "message_class", "route_of"]
 
-FILES = (search_service_pb2, index_service_pb2, datapoint_service_pb2)
+FILES = (search_service_pb2, index_service_pb2, datapoint_service_pb2, operations_pb2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Rule:
 _SEARCH = "/earshot.v1.SearchService/"
 _INDEX = "/earshot.v1.IndexService/"
 _DATAPOINT = "/earshot.v1.DatapointService/"
+_OPERATIONS = "/google.longrunning.Operations/"
 _OPEN = Rule(None)
 
 RULES: dict[str, Rule] = {
@@ -52,6 +55,16 @@ RULES: dict[str, Rule] = {
     f"{_INDEX}GetIndex": Rule(Scope.READ, "name"),
     f"{_INDEX}ListIndexes": Rule(Scope.READ),
     f"{_INDEX}ListIndexVersions": Rule(Scope.READ, "parent"),
+    f"{_INDEX}CreateIndex": Rule(Scope.ADMIN, EVERY_INDEX),  # it is none of anybody's yet
+    f"{_INDEX}UpdateIndex": Rule(Scope.ADMIN, "index.name"),
+    f"{_INDEX}DeleteIndex": Rule(Scope.ADMIN, "name"),
+    f"{_INDEX}RebuildIndex": Rule(Scope.ADMIN, "name"),
+    f"{_INDEX}RollbackIndex": Rule(Scope.ADMIN, "name"),
+    f"{_OPERATIONS}ListOperations": Rule(Scope.READ, "name"),
+    f"{_OPERATIONS}GetOperation": Rule(Scope.READ, "name"),
+    f"{_OPERATIONS}WaitOperation": Rule(Scope.READ, "name"),
+    f"{_OPERATIONS}CancelOperation": Rule(Scope.ADMIN, "name"),
+    f"{_OPERATIONS}DeleteOperation": Rule(Scope.ADMIN, "name"),
     # Orchestrators ask for the health of a server without knowing its users; what the schema says stands in
     # the public protos. Neither names an index.
     "/grpc.health.v1.Health/Check": _OPEN,
@@ -112,18 +125,21 @@ def _methods() -> dict[str, MethodDescriptor]:
 def _patterns() -> dict[str, list[tuple[re.Pattern[str], Rule]]]:
     found: dict[str, list[tuple[re.Pattern[str], Rule]]] = {}
     for path, method in _methods().items():
-        for binding in _bindings(method):
-            verb = binding.WhichOneof("pattern")
-            pattern = _pattern(getattr(binding, verb), RULES[path].index)
+        for verb, template in _bindings(method):
+            pattern = _pattern(template, RULES[path].index)
             found.setdefault(verb.upper(), []).append((pattern, RULES[path]))
     return found
 
 
-def _bindings(method: MethodDescriptor) -> Iterator[Any]:
-    if method.GetOptions().HasExtension(annotations_pb2.http):
+def _bindings(method: MethodDescriptor) -> Iterator[tuple[str, str]]:
+    """Verb and path template of each way to a method over HTTP."""
+    if method.full_name in OPERATIONS:
+        yield OPERATIONS[method.full_name][:2]
+    elif method.GetOptions().HasExtension(annotations_pb2.http):
         option = method.GetOptions().Extensions[annotations_pb2.http]
-        yield option
-        yield from option.additional_bindings
+        for binding in (option, *option.additional_bindings):
+            verb = binding.WhichOneof("pattern")
+            yield verb, getattr(binding, verb)
 
 
 def _pattern(template: str, index: str | None) -> re.Pattern[str]:

@@ -33,6 +33,7 @@ from ..grpc_methods import (
 from ..http_calls import HttpCalls
 from ..http_face import http_app
 from ..logs import configure_logging
+from ..operations import Operations
 from ..registry import Registry
 from ..registry_metrics import index_metrics
 from ..service import Service
@@ -72,7 +73,14 @@ class _Server:
         self.registry = Registry(
             store, poll_seconds=settings.poll_seconds, journal=settings.journal, embedders=embedders
         )
-        service = Service(self.registry, embedders)
+        self.operations = Operations(
+            settings.data_dir,
+            settings.cache_dir,
+            allowed=settings.rebuild_sources,
+            journal=settings.journal,
+            ended=self.registry.look_at,
+        )
+        service = Service(self.registry, embedders, self.operations)
         threads = settings.threads or os.cpu_count() or 1
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="earshot")
         self.engine = ThreadPoolExecutor(threads, thread_name_prefix="earshot-engine")
@@ -152,6 +160,7 @@ class _Server:
 
     def close(self) -> None:
         """Ends the threads."""
+        self.operations.stop()
         self.registry.stop()
         self.telemetry.close()
         self.engine.shutdown()

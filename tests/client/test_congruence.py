@@ -261,6 +261,147 @@ def test_more_queries_than_one_request_takes_are_all_answered(ask: Ask) -> None:
     assert [len(result) for result in wide] == [COUNT] * 12
 
 
+def streamed(**asked: Any) -> Callable[[Any], Any]:
+    """The ids that a stream of queries finds, or its errors where those are returned."""
+
+    def seen(result: Any) -> Any:
+        if isinstance(result, EarshotError):
+            return type(result), result.message
+        return [neighbor.id for neighbor in result]
+
+    def question(client: Any) -> Any:
+        results = client.search_stream("dots", **asked)
+        if not isinstance(client, AsyncClient):
+            return [seen(result) for result in results]
+
+        async def collected() -> list[Any]:
+            return [seen(result) async for result in results]
+
+        return collected()
+
+    return question
+
+
+@pytest.mark.parametrize("count", [0, 1, 70])
+def test_a_stream_answers_like_its_queries_one_by_one(ask: Ask, count: int) -> None:
+    options: dict[str, Any] = {"k": 3, "where": {"year": {">=": 2000}}, "target_recall": 1.0}
+    rows = list(range(count))
+    found = the_one(ask(streamed(vectors=VECTORS[:count], **options)))
+    by_id = the_one(ask(streamed(datapoint_ids=[f"p/{row} é" for row in rows], **options)))
+    assert (
+        found
+        == by_id
+        == [
+            [each.id for each in results]
+            for results in the_one(
+                ask(lambda client: client.search_batch("dots", vectors=VECTORS[:count], **options))
+            )
+        ]
+    )
+
+
+def test_a_query_of_a_stream_that_fails_ends_nothing(ask: Ask) -> None:
+    vectors = [VECTORS[0], VECTORS[0][:5], VECTORS[1]]
+    good, bad, after = the_one(ask(streamed(vectors=vectors, k=1, return_exceptions=True)))
+    assert (good, after) == (["p/0 é"], ["p/1 é"])
+    assert bad[0] is InvalidArgument
+    assert "dimension 16" in bad[1]
+    kind, message = the_one(ask(streamed(vectors=vectors, k=1)))
+    assert (kind, message) == bad
+
+
+def test_what_is_wrong_with_a_stream_is_said_alike(ask: Ask) -> None:
+    for asked in (
+        {},
+        {"texts": ["x"], "datapoint_ids": ["y"]},
+        {"texts": "one"},
+        {"texts": ["x"], "where": 3},
+    ):
+        kind, message = the_one(ask(streamed(**asked)))
+        assert kind is InvalidArgument, message
+
+    def broken() -> Iterator[np.ndarray]:
+        yield VECTORS[0]
+        raise InvalidArgument("of my own")
+
+    answer = the_one(ask(lambda client: streamed(vectors=broken(), k=1)(client)))
+    assert answer == (InvalidArgument, "of my own")
+
+
+def test_indexes_live_and_die_alike(ask: Ask) -> None:
+    """Each client makes, changes and removes an index of its own; they must all see the same."""
+
+    def life(client: Any) -> Any:
+        steps: list[Callable[[Any], Any]] = [
+            lambda client: client.create_index("tmp", dimensions=4, distance_measure="COSINE_DISTANCE"),
+            lambda client: client.create_index("tmp"),
+            lambda client: client.get_index("tmp"),
+            lambda client: client.search("tmp", "a text, of which it knows no model"),
+            lambda client: client.update_index("tmp", {"shards": 2, "target_recall": 0.9}),
+            lambda client: client.update_index("tmp", {"shards": None}),
+            lambda client: client.update_index("tmp", {"dimensions": 5}),
+            lambda client: client.update_index("tmp", {"colour": "red"}),
+            lambda client: client.update_index("tmp", {"shards": 3}, etag="old"),
+            lambda client: client.rollback("tmp"),
+            lambda client: client.operations("nosuch"),
+            lambda client: client.delete_index("tmp"),
+            lambda client: client.delete_index("tmp", etag="old"),
+            lambda client: client.delete_index("tmp", force=True),
+            lambda client: client.get_index("tmp"),
+        ]
+
+        def told(answer: Any) -> Any:
+            return (type(answer), answer.message) if isinstance(answer, EarshotError) else answer
+
+        if isinstance(client, AsyncClient):
+
+            async def awaited() -> list[Any]:
+                answers = []
+                for step in steps:
+                    try:
+                        answers.append(await step(client))
+                    except EarshotError as error:
+                        answers.append(told(error))
+                return answers
+
+            return awaited()
+        answers = []
+        for step in steps:
+            try:
+                answers.append(step(client))
+            except EarshotError as error:
+                answers.append(told(error))
+        return answers
+
+    made, twice, got, empty, changed, unsaid, fixed, unknown, late, *rest = the_one(ask(life))
+    assert (made.dimensions, made.current_version, made.datapoint_count) == (4, "", 0)
+    assert made.config == {"dimensions": 4, "distance_measure": "COSINE_DISTANCE"}
+    assert got == made
+    assert changed.config == {**made.config, "shards": 2, "target_recall": 0.9}
+    assert unsaid.config == {**made.config, "target_recall": 0.9}
+    codes = [answer[0].code for answer in (twice, empty, fixed, unknown, late)]
+    assert codes == [
+        "ALREADY_EXISTS",
+        "FAILED_PRECONDITION",
+        "FAILED_PRECONDITION",
+        "INVALID_ARGUMENT",
+        "ABORTED",
+    ]
+    back, jobs, unguarded, old, gone, after = rest
+    assert gone is None
+    codes = [answer[0].code for answer in (back, jobs, unguarded, old, after)]
+    assert codes == ["FAILED_PRECONDITION", "NOT_FOUND", "INVALID_ARGUMENT", "ABORTED", "NOT_FOUND"]
+
+
+def test_rolled_back_versions_are_alike(ask: Ask) -> None:
+    assert the_one(ask(lambda client: client.rollback("dots", "v000001"))).current_version.endswith("v000001")
+    forth = the_one(ask(lambda client: client.rollback("dots", "indexes/dots/versions/v000002")))
+    assert forth.current_version == "indexes/dots/versions/v000002"
+    kind, message = the_one(ask(lambda client: client.rollback("dots", "v000009")))
+    assert kind.code == "NOT_FOUND"
+    assert "v000009" in message
+
+
 def test_a_search_finds_what_brute_force_finds(ask: Ask) -> None:
     query = np.random.default_rng(8).standard_normal(DIMENSIONS)
     results = the_one(ask(lambda client: client.search("dots", vector=query, target_recall=1.0)))

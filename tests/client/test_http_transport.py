@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from earshot.client import Client, Retry
-from earshot.client.codec import _DATAPOINT, _INDEX, _SEARCH
+from earshot.client.codec import _DATAPOINT, INDEX_METHODS, SEARCH_METHODS
 from earshot.client.http_transport import http_request, parse_reply
 from earshot.errors import (
     DeadlineExceeded,
@@ -26,7 +26,7 @@ from earshot.v1 import datapoint_pb2, datapoint_service_pb2, index_service_pb2, 
 
 REQUESTS = [
     (
-        _SEARCH["Search"],
+        SEARCH_METHODS["Search"],
         search_service_pb2.SearchRequest(
             index="indexes/p",
             vector=datapoint_pb2.Vector(float32=b"1234"),
@@ -42,13 +42,13 @@ REQUESTS = [
         {"ids": ["x"]},
     ),
     (
-        _INDEX["GetIndex"],
+        INDEX_METHODS["GetIndex"],
         index_service_pb2.GetIndexRequest(name="indexes/ü:1"),
         ("GET", "/v1/indexes/%C3%BC%3A1", {}),
         None,
     ),
     (
-        _INDEX["ListIndexVersions"],
+        INDEX_METHODS["ListIndexVersions"],
         index_service_pb2.ListIndexVersionsRequest(parent="indexes/p", page_token="t", page_size=3),
         ("GET", "/v1/indexes/p/versions", {"pageToken": "t", "pageSize": 3}),
         None,
@@ -65,7 +65,7 @@ def test_a_request_goes_where_the_proto_says(method: Any, message: Any, line: An
 
 def test_fields_of_a_newer_server_are_ignored() -> None:
     content = b'{"name": "indexes/p", "colour": "red", "distanceMeasure": "NEW_DISTANCE"}'
-    assert parse_reply(_INDEX["GetIndex"], 200, content) == index_service_pb2.Index(name="indexes/p")
+    assert parse_reply(INDEX_METHODS["GetIndex"], 200, content) == index_service_pb2.Index(name="indexes/p")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_an_answer_that_is_not_earshots_is_shown_and_classed_as_grpc_would(
     status: Any, content: Any, kind: Any, message: Any
 ) -> None:
     with pytest.raises(EarshotError) as caught:
-        parse_reply(_INDEX["GetIndex"], status, content)
+        parse_reply(INDEX_METHODS["GetIndex"], status, content)
     assert type(caught.value) is kind
     assert caught.value.message == message
 
@@ -109,7 +109,7 @@ def test_when_to_try_again_is_read_from_the_body_and_else_from_the_header(
     content: bytes, header: str, seconds: float | None
 ) -> None:
     with pytest.raises(Unavailable) as caught:
-        parse_reply(_INDEX["GetIndex"], 503, content, header)
+        parse_reply(INDEX_METHODS["GetIndex"], 503, content, header)
     assert caught.value.retry_after == seconds
 
 

@@ -53,7 +53,7 @@ def test_a_timeout_is_positive_or_none() -> None:
 
 def test_one_attempt_means_no_retry_and_the_message_does_not_count() -> None:
     with pytest.raises(Unavailable) as caught:
-        Budget(Retry(attempts=1), None, "there").pause_after(Unavailable("no"))
+        Budget(Retry(attempts=1), None, "there").pause_after(Unavailable("no"), may_repeat=True)
     assert caught.value.message == "there is unavailable: no"
 
 
@@ -61,4 +61,4 @@ def test_without_a_timeout_there_is_always_time() -> None:
     budget = Budget(Retry(), None, "there")
     assert budget.remaining() is None
     with pytest.raises(DeadlineExceeded, match="there gave up: the server's own limit"):
-        budget.pause_after(DeadlineExceeded("the server's own limit"))
+        budget.pause_after(DeadlineExceeded("the server's own limit"), may_repeat=True)

@@ -23,38 +23,69 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.longrunning import operations_pb2 as google_dot_longrunning_dot_operations__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65\x61rshot/v1/index_service.proto\x12\nearshot.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x02\n\x05Index\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63urrent_version\x18\x02 \x01(\t\x12\x12\n\ndimensions\x18\x03 \x01(\x05\x12\x35\n\x10\x64istance_measure\x18\x04 \x01(\x0e\x32\x1b.earshot.v1.DistanceMeasure\x12\x17\n\x0f\x64\x61tapoint_count\x18\x05 \x01(\x03\x12\r\n\x05model\x18\x06 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12\x15\n\rtarget_recall\x18\x08 \x01(\x01\x12\x17\n\x0fmeasured_recall\x18\t \x01(\x01\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x0b \x01(\t\"\xb6\x01\n\x0cIndexVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x02 \x01(\x08\x12\x17\n\x0f\x64\x61tapoint_count\x18\x03 \x01(\x03\x12\x17\n\x0fmeasured_recall\x18\x04 \x01(\x01\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63omplete\x18\x07 \x01(\x08\"\x1f\n\x0fGetIndexRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListIndexesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListIndexesResponse\x12\"\n\x07indexes\x18\x01 \x03(\x0b\x32\x11.earshot.v1.Index\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x18ListIndexVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x19ListIndexVersionsResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.earshot.v1.IndexVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x8c\x01\n\x0f\x44istanceMeasure\x12 \n\x1c\x44ISTANCE_MEASURE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44OT_PRODUCT_DISTANCE\x10\x01\x12\x13\n\x0f\x43OSINE_DISTANCE\x10\x02\x12\x17\n\x13SQUARED_L2_DISTANCE\x10\x03\x12\x0f\n\x0bL1_DISTANCE\x10\x04\x32\xd9\x02\n\x0cIndexService\x12X\n\x08GetIndex\x12\x1b.earshot.v1.GetIndexRequest\x1a\x11.earshot.v1.Index\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=indexes/*}\x12\x63\n\x0bListIndexes\x12\x1e.earshot.v1.ListIndexesRequest\x1a\x1f.earshot.v1.ListIndexesResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/indexes\x12\x89\x01\n\x11ListIndexVersions\x12$.earshot.v1.ListIndexVersionsRequest\x1a%.earshot.v1.ListIndexVersionsResponse\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=indexes/*}/versionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65\x61rshot/v1/index_service.proto\x12\nearshot.v1\x1a\x1cgoogle/api/annotations.proto\x1a#google/longrunning/operations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\x03\n\x0bIndexConfig\x12\x17\n\ndimensions\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05model\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x35\n\x10\x64istance_measure\x18\x03 \x01(\x0e\x32\x1b.earshot.v1.DistanceMeasure\x12\x39\n\x0c\x66\x65\x61ture_norm\x18\x04 \x01(\x0e\x32#.earshot.v1.IndexConfig.FeatureNorm\x12\x13\n\x06\x65ngine\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x13\n\x06shards\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12\x1a\n\rtarget_recall\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12\x32\n%per_crowding_attribute_neighbor_count\x18\x08 \x01(\x05H\x05\x88\x01\x01\"G\n\x0b\x46\x65\x61tureNorm\x12\x1c\n\x18\x46\x45\x41TURE_NORM_UNSPECIFIED\x10\x00\x12\x08\n\x04NONE\x10\x01\x12\x10\n\x0cUNIT_L2_NORM\x10\x02\x42\r\n\x0b_dimensionsB\x08\n\x06_modelB\t\n\x07_engineB\t\n\x07_shardsB\x10\n\x0e_target_recallB(\n&_per_crowding_attribute_neighbor_count\"\xda\x02\n\x05Index\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63urrent_version\x18\x02 \x01(\t\x12\x12\n\ndimensions\x18\x03 \x01(\x05\x12\x35\n\x10\x64istance_measure\x18\x04 \x01(\x0e\x32\x1b.earshot.v1.DistanceMeasure\x12\x17\n\x0f\x64\x61tapoint_count\x18\x05 \x01(\x03\x12\r\n\x05model\x18\x06 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12\x15\n\rtarget_recall\x18\x08 \x01(\x01\x12\x17\n\x0fmeasured_recall\x18\t \x01(\x01\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x0b \x01(\t\x12\'\n\x06\x63onfig\x18\x0c \x01(\x0b\x32\x17.earshot.v1.IndexConfig\x12\x0c\n\x04\x65tag\x18\r \x01(\t\"\xb6\x01\n\x0cIndexVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x02 \x01(\x08\x12\x17\n\x0f\x64\x61tapoint_count\x18\x03 \x01(\x03\x12\x17\n\x0fmeasured_recall\x18\x04 \x01(\x01\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63omplete\x18\x07 \x01(\x08\"H\n\x12\x43reateIndexRequest\x12\x10\n\x08index_id\x18\x01 \x01(\t\x12 \n\x05index\x18\x02 \x01(\x0b\x32\x11.earshot.v1.Index\"g\n\x12UpdateIndexRequest\x12 \n\x05index\x18\x01 \x01(\x0b\x32\x11.earshot.v1.Index\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"?\n\x12\x44\x65leteIndexRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"5\n\x14RollbackIndexRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x95\x01\n\x13RebuildIndexRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07sources\x18\x02 \x03(\t\x12\x13\n\x0btranscripts\x18\x03 \x03(\t\x12\x0e\n\x06\x66ields\x18\x04 \x03(\t\x12\x0f\n\x07max_bad\x18\x05 \x01(\t\x12\x11\n\x04keep\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\r\n\x05\x66orce\x18\x07 \x01(\x08\x42\x07\n\x05_keep\"\xaf\x01\n\x14RebuildIndexMetadata\x12\r\n\x05index\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0c\n\x04\x64one\x18\x03 \x01(\x03\x12\r\n\x05total\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfd\x01\n\x14RebuildIndexResponse\x12\x15\n\rindex_version\x18\x01 \x01(\t\x12\x11\n\tpublished\x18\x02 \x01(\x08\x12\x11\n\tdocuments\x18\x03 \x01(\x03\x12\x12\n\ndatapoints\x18\x04 \x01(\x03\x12\x10\n\x08\x65mbedded\x18\x05 \x01(\x03\x12\x17\n\x0fmeasured_recall\x18\x06 \x01(\x01\x12\x1b\n\x13measured_recall_low\x18\x07 \x01(\x01\x12\x1c\n\x14measured_recall_high\x18\x08 \x01(\x01\x12\x13\n\x0b\x62\x61\x64_records\x18\t \x01(\x03\x12\x19\n\x11\x66irst_bad_records\x18\n \x03(\t\"\x1f\n\x0fGetIndexRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListIndexesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListIndexesResponse\x12\"\n\x07indexes\x18\x01 \x03(\x0b\x32\x11.earshot.v1.Index\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x18ListIndexVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x19ListIndexVersionsResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.earshot.v1.IndexVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x8c\x01\n\x0f\x44istanceMeasure\x12 \n\x1c\x44ISTANCE_MEASURE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44OT_PRODUCT_DISTANCE\x10\x01\x12\x13\n\x0f\x43OSINE_DISTANCE\x10\x02\x12\x17\n\x13SQUARED_L2_DISTANCE\x10\x03\x12\x0f\n\x0bL1_DISTANCE\x10\x04\x32\xab\x07\n\x0cIndexService\x12\\\n\x0b\x43reateIndex\x12\x1e.earshot.v1.CreateIndexRequest\x1a\x11.earshot.v1.Index\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0b/v1/indexes:\x05index\x12[\n\x08GetIndex\x12\x1b.earshot.v1.GetIndexRequest\x1a\x11.earshot.v1.Index\"\x1f\x90\x02\x01\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=indexes/*}\x12\x66\n\x0bListIndexes\x12\x1e.earshot.v1.ListIndexesRequest\x1a\x1f.earshot.v1.ListIndexesResponse\"\x16\x90\x02\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/indexes\x12k\n\x0bUpdateIndex\x12\x1e.earshot.v1.UpdateIndexRequest\x1a\x11.earshot.v1.Index\")\x82\xd3\xe4\x93\x02#2\x1a/v1/{index.name=indexes/*}:\x05index\x12\x63\n\x0b\x44\x65leteIndex\x12\x1e.earshot.v1.DeleteIndexRequest\x1a\x16.google.protobuf.Empty\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/{name=indexes/*}\x12\xa6\x01\n\x0cRebuildIndex\x12\x1f.earshot.v1.RebuildIndexRequest\x1a\x1d.google.longrunning.Operation\"V\xca\x41,\n\x14RebuildIndexResponse\x12\x14RebuildIndexMetadata\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=indexes/*}:rebuild:\x01*\x12n\n\rRollbackIndex\x12 .earshot.v1.RollbackIndexRequest\x1a\x11.earshot.v1.Index\"(\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=indexes/*}:rollback:\x01*\x12\x8c\x01\n\x11ListIndexVersions\x12$.earshot.v1.ListIndexVersionsRequest\x1a%.earshot.v1.ListIndexVersionsResponse\"*\x90\x02\x01\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=indexes/*}/versionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'earshot.v1.index_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_INDEXSERVICE'].methods_by_name['CreateIndex']._loaded_options = None
+  _globals['_INDEXSERVICE'].methods_by_name['CreateIndex']._serialized_options = b'\202\323\344\223\002\024\"\013/v1/indexes:\005index'
   _globals['_INDEXSERVICE'].methods_by_name['GetIndex']._loaded_options = None
-  _globals['_INDEXSERVICE'].methods_by_name['GetIndex']._serialized_options = b'\202\323\344\223\002\026\022\024/v1/{name=indexes/*}'
+  _globals['_INDEXSERVICE'].methods_by_name['GetIndex']._serialized_options = b'\220\002\001\202\323\344\223\002\026\022\024/v1/{name=indexes/*}'
   _globals['_INDEXSERVICE'].methods_by_name['ListIndexes']._loaded_options = None
-  _globals['_INDEXSERVICE'].methods_by_name['ListIndexes']._serialized_options = b'\202\323\344\223\002\r\022\013/v1/indexes'
+  _globals['_INDEXSERVICE'].methods_by_name['ListIndexes']._serialized_options = b'\220\002\001\202\323\344\223\002\r\022\013/v1/indexes'
+  _globals['_INDEXSERVICE'].methods_by_name['UpdateIndex']._loaded_options = None
+  _globals['_INDEXSERVICE'].methods_by_name['UpdateIndex']._serialized_options = b'\202\323\344\223\002#2\032/v1/{index.name=indexes/*}:\005index'
+  _globals['_INDEXSERVICE'].methods_by_name['DeleteIndex']._loaded_options = None
+  _globals['_INDEXSERVICE'].methods_by_name['DeleteIndex']._serialized_options = b'\202\323\344\223\002\026*\024/v1/{name=indexes/*}'
+  _globals['_INDEXSERVICE'].methods_by_name['RebuildIndex']._loaded_options = None
+  _globals['_INDEXSERVICE'].methods_by_name['RebuildIndex']._serialized_options = b'\312A,\n\024RebuildIndexResponse\022\024RebuildIndexMetadata\202\323\344\223\002!\"\034/v1/{name=indexes/*}:rebuild:\001*'
+  _globals['_INDEXSERVICE'].methods_by_name['RollbackIndex']._loaded_options = None
+  _globals['_INDEXSERVICE'].methods_by_name['RollbackIndex']._serialized_options = b'\202\323\344\223\002\"\"\035/v1/{name=indexes/*}:rollback:\001*'
   _globals['_INDEXSERVICE'].methods_by_name['ListIndexVersions']._loaded_options = None
-  _globals['_INDEXSERVICE'].methods_by_name['ListIndexVersions']._serialized_options = b'\202\323\344\223\002!\022\037/v1/{parent=indexes/*}/versions'
-  _globals['_DISTANCEMEASURE']._serialized_start=948
-  _globals['_DISTANCEMEASURE']._serialized_end=1088
-  _globals['_INDEX']._serialized_start=110
-  _globals['_INDEX']._serialized_end=401
-  _globals['_INDEXVERSION']._serialized_start=404
-  _globals['_INDEXVERSION']._serialized_end=586
-  _globals['_GETINDEXREQUEST']._serialized_start=588
-  _globals['_GETINDEXREQUEST']._serialized_end=619
-  _globals['_LISTINDEXESREQUEST']._serialized_start=621
-  _globals['_LISTINDEXESREQUEST']._serialized_end=680
-  _globals['_LISTINDEXESRESPONSE']._serialized_start=682
-  _globals['_LISTINDEXESRESPONSE']._serialized_end=764
-  _globals['_LISTINDEXVERSIONSREQUEST']._serialized_start=766
-  _globals['_LISTINDEXVERSIONSREQUEST']._serialized_end=847
-  _globals['_LISTINDEXVERSIONSRESPONSE']._serialized_start=849
-  _globals['_LISTINDEXVERSIONSRESPONSE']._serialized_end=945
-  _globals['_INDEXSERVICE']._serialized_start=1091
-  _globals['_INDEXSERVICE']._serialized_end=1436
+  _globals['_INDEXSERVICE'].methods_by_name['ListIndexVersions']._serialized_options = b'\220\002\001\202\323\344\223\002!\022\037/v1/{parent=indexes/*}/versions'
+  _globals['_DISTANCEMEASURE']._serialized_start=2465
+  _globals['_DISTANCEMEASURE']._serialized_end=2605
+  _globals['_INDEXCONFIG']._serialized_start=210
+  _globals['_INDEXCONFIG']._serialized_end=684
+  _globals['_INDEXCONFIG_FEATURENORM']._serialized_start=506
+  _globals['_INDEXCONFIG_FEATURENORM']._serialized_end=577
+  _globals['_INDEX']._serialized_start=687
+  _globals['_INDEX']._serialized_end=1033
+  _globals['_INDEXVERSION']._serialized_start=1036
+  _globals['_INDEXVERSION']._serialized_end=1218
+  _globals['_CREATEINDEXREQUEST']._serialized_start=1220
+  _globals['_CREATEINDEXREQUEST']._serialized_end=1292
+  _globals['_UPDATEINDEXREQUEST']._serialized_start=1294
+  _globals['_UPDATEINDEXREQUEST']._serialized_end=1397
+  _globals['_DELETEINDEXREQUEST']._serialized_start=1399
+  _globals['_DELETEINDEXREQUEST']._serialized_end=1462
+  _globals['_ROLLBACKINDEXREQUEST']._serialized_start=1464
+  _globals['_ROLLBACKINDEXREQUEST']._serialized_end=1517
+  _globals['_REBUILDINDEXREQUEST']._serialized_start=1520
+  _globals['_REBUILDINDEXREQUEST']._serialized_end=1669
+  _globals['_REBUILDINDEXMETADATA']._serialized_start=1672
+  _globals['_REBUILDINDEXMETADATA']._serialized_end=1847
+  _globals['_REBUILDINDEXRESPONSE']._serialized_start=1850
+  _globals['_REBUILDINDEXRESPONSE']._serialized_end=2103
+  _globals['_GETINDEXREQUEST']._serialized_start=2105
+  _globals['_GETINDEXREQUEST']._serialized_end=2136
+  _globals['_LISTINDEXESREQUEST']._serialized_start=2138
+  _globals['_LISTINDEXESREQUEST']._serialized_end=2197
+  _globals['_LISTINDEXESRESPONSE']._serialized_start=2199
+  _globals['_LISTINDEXESRESPONSE']._serialized_end=2281
+  _globals['_LISTINDEXVERSIONSREQUEST']._serialized_start=2283
+  _globals['_LISTINDEXVERSIONSREQUEST']._serialized_end=2364
+  _globals['_LISTINDEXVERSIONSRESPONSE']._serialized_start=2366
+  _globals['_LISTINDEXVERSIONSRESPONSE']._serialized_end=2462
+  _globals['_INDEXSERVICE']._serialized_start=2608
+  _globals['_INDEXSERVICE']._serialized_end=3547
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -42,6 +43,96 @@ L1_DISTANCE: DistanceMeasure.ValueType  # 4
 Global___DistanceMeasure: _TypeAlias = DistanceMeasure  # noqa: Y015
 
 @_typing.final
+class IndexConfig(_message.Message):
+    """What was asked of an index; what is unset is left to whatever builds it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _FeatureNorm:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FeatureNormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[IndexConfig._FeatureNorm.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FEATURE_NORM_UNSPECIFIED: IndexConfig._FeatureNorm.ValueType  # 0
+        NONE: IndexConfig._FeatureNorm.ValueType  # 1
+        UNIT_L2_NORM: IndexConfig._FeatureNorm.ValueType  # 2
+
+    class FeatureNorm(_FeatureNorm, metaclass=_FeatureNormEnumTypeWrapper):
+        """What is done to a vector, stored or asked for, before it is compared."""
+
+    FEATURE_NORM_UNSPECIFIED: IndexConfig.FeatureNorm.ValueType  # 0
+    NONE: IndexConfig.FeatureNorm.ValueType  # 1
+    UNIT_L2_NORM: IndexConfig.FeatureNorm.ValueType  # 2
+
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    DISTANCE_MEASURE_FIELD_NUMBER: _builtins.int
+    FEATURE_NORM_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
+    TARGET_RECALL_FIELD_NUMBER: _builtins.int
+    PER_CROWDING_ATTRIBUTE_NEIGHBOR_COUNT_FIELD_NUMBER: _builtins.int
+    dimensions: _builtins.int
+    """Of every vector, 1 to 4,096. Fixed once it was said; the model says it too."""
+    model: _builtins.str
+    """The embedding model, such as `all-MiniLM-L6-v2`. Fixed once it was said."""
+    distance_measure: Global___DistanceMeasure.ValueType
+    """Holds from the next build on, like the next three."""
+    feature_norm: Global___IndexConfig.FeatureNorm.ValueType
+    engine: _builtins.str
+    """`auto`, `scann`, `exact` or another that the server has."""
+    shards: _builtins.int
+    target_recall: _builtins.float
+    """Over 0, up to 1. Holds at once for searches that name none, where it was measured for the version that
+    serves; else from the next build on.
+    """
+    per_crowding_attribute_neighbor_count: _builtins.int
+    """Holds at once for searches that say nothing; 0 sets no limit."""
+    def __init__(
+        self,
+        *,
+        dimensions: _builtins.int | None = ...,
+        model: _builtins.str | None = ...,
+        distance_measure: Global___DistanceMeasure.ValueType = ...,
+        feature_norm: Global___IndexConfig.FeatureNorm.ValueType = ...,
+        engine: _builtins.str | None = ...,
+        shards: _builtins.int | None = ...,
+        target_recall: _builtins.float | None = ...,
+        per_crowding_attribute_neighbor_count: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_engine", b"_engine", "_model", b"_model", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_shards", b"_shards", "_target_recall", b"_target_recall", "dimensions", b"dimensions", "engine", b"engine", "model", b"model", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "shards", b"shards", "target_recall", b"target_recall"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_engine", b"_engine", "_model", b"_model", "_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count", "_shards", b"_shards", "_target_recall", b"_target_recall", "dimensions", b"dimensions", "distance_measure", b"distance_measure", "engine", b"engine", "feature_norm", b"feature_norm", "model", b"model", "per_crowding_attribute_neighbor_count", b"per_crowding_attribute_neighbor_count", "shards", b"shards", "target_recall", b"target_recall"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
+    _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
+    _WhichOneofReturnType__engine: _TypeAlias = _typing.Literal["engine"]  # noqa: Y015
+    _WhichOneofArgType__engine: _TypeAlias = _typing.Literal["_engine", b"_engine"]  # noqa: Y015
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__per_crowding_attribute_neighbor_count: _TypeAlias = _typing.Literal["per_crowding_attribute_neighbor_count"]  # noqa: Y015
+    _WhichOneofArgType__per_crowding_attribute_neighbor_count: _TypeAlias = _typing.Literal["_per_crowding_attribute_neighbor_count", b"_per_crowding_attribute_neighbor_count"]  # noqa: Y015
+    _WhichOneofReturnType__shards: _TypeAlias = _typing.Literal["shards"]  # noqa: Y015
+    _WhichOneofArgType__shards: _TypeAlias = _typing.Literal["_shards", b"_shards"]  # noqa: Y015
+    _WhichOneofReturnType__target_recall: _TypeAlias = _typing.Literal["target_recall"]  # noqa: Y015
+    _WhichOneofArgType__target_recall: _TypeAlias = _typing.Literal["_target_recall", b"_target_recall"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dimensions) -> _WhichOneofReturnType__dimensions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__engine) -> _WhichOneofReturnType__engine | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__per_crowding_attribute_neighbor_count) -> _WhichOneofReturnType__per_crowding_attribute_neighbor_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shards) -> _WhichOneofReturnType__shards | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target_recall) -> _WhichOneofReturnType__target_recall | None: ...
+
+Global___IndexConfig: _TypeAlias = IndexConfig  # noqa: Y015
+
+@_typing.final
 class Index(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -56,6 +147,8 @@ class Index(_message.Message):
     MEASURED_RECALL_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`indexes/podcasts`"""
     current_version: _builtins.str
@@ -68,12 +161,18 @@ class Index(_message.Message):
     engine: _builtins.str
     """The engine that serves it: `scann`, or `exact` where there are too few datapoints for a tree."""
     target_recall: _builtins.float
-    """What was asked for at build time, and what was measured on the serving version."""
+    """What searches get that name none, and what was measured on the serving version."""
     measured_recall: _builtins.float
     problem: _builtins.str
     """Why no version of it answers queries, or why a newer one does not; empty when all is well."""
+    etag: _builtins.str
+    """Changes with the config and with the current version. Update and Delete compare it where it is given."""
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def config(self) -> Global___IndexConfig:
+        """What was asked; the fields above say what serves. The only field that Create and Update take."""
+
     def __init__(
         self,
         *,
@@ -88,10 +187,12 @@ class Index(_message.Message):
         measured_recall: _builtins.float = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         problem: _builtins.str = ...,
+        config: Global___IndexConfig | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_version", b"current_version", "datapoint_count", b"datapoint_count", "dimensions", b"dimensions", "distance_measure", b"distance_measure", "engine", b"engine", "measured_recall", b"measured_recall", "model", b"model", "name", b"name", "problem", b"problem", "target_recall", b"target_recall", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "current_version", b"current_version", "datapoint_count", b"datapoint_count", "dimensions", b"dimensions", "distance_measure", b"distance_measure", "engine", b"engine", "etag", b"etag", "measured_recall", b"measured_recall", "model", b"model", "name", b"name", "problem", b"problem", "target_recall", b"target_recall", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -137,6 +238,262 @@ class IndexVersion(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IndexVersion: _TypeAlias = IndexVersion  # noqa: Y015
+
+@_typing.final
+class CreateIndexRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_ID_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    index_id: _builtins.str
+    """A lower-case letter, then up to 62 letters, digits and hyphens."""
+    @_builtins.property
+    def index(self) -> Global___Index:
+        """Its `config`; may be unset."""
+
+    def __init__(
+        self,
+        *,
+        index_id: _builtins.str = ...,
+        index: Global___Index | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "index_id", b"index_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateIndexRequest: _TypeAlias = CreateIndexRequest  # noqa: Y015
+
+@_typing.final
+class UpdateIndexRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def index(self) -> Global___Index:
+        """`name` says which; `config` has the new values; `etag`, where it is set, must be the present one."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Such as `config.shards`: what is named and unset is left to the job again. Empty: what is set changes."""
+
+    def __init__(
+        self,
+        *,
+        index: Global___Index | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateIndexRequest: _TypeAlias = UpdateIndexRequest  # noqa: Y015
+
+@_typing.final
+class DeleteIndexRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`indexes/podcasts`, or `podcasts` for short."""
+    etag: _builtins.str
+    """What a Get said a moment ago: deletes that and nothing newer."""
+    force: _builtins.bool
+    """In place of the etag: deletes whatever there is."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteIndexRequest: _TypeAlias = DeleteIndexRequest  # noqa: Y015
+
+@_typing.final
+class RollbackIndexRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`indexes/podcasts`, or `podcasts` for short."""
+    version: _builtins.str
+    """Such as `v000007`; unset: the newest whole one before the current."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackIndexRequest: _TypeAlias = RollbackIndexRequest  # noqa: Y015
+
+@_typing.final
+class RebuildIndexRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    TRANSCRIPTS_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    MAX_BAD_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`indexes/podcasts`, or `podcasts` for short."""
+    max_bad: _builtins.str
+    """Bad records to skip before giving up, as a share or a number: `1%` when unset."""
+    keep: _builtins.int
+    """Versions to keep for rollback: 3 when unset."""
+    force: _builtins.bool
+    """Build although nothing has changed."""
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses of feeds, and files and folders on the server, all beneath what the operator's setting
+        `rebuild_sources` allows. Empty: those that the current version was built from, read again.
+        """
+
+    @_builtins.property
+    def transcripts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files or folders of transcripts, likewise."""
+
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where a JSON line keeps what, such as `text=body.summary`; see `earshot rebuild --field`."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        transcripts: _abc.Iterable[_builtins.str] | None = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+        max_bad: _builtins.str = ...,
+        keep: _builtins.int | None = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep", b"_keep", "keep", b"keep"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep", b"_keep", "fields", b"fields", "force", b"force", "keep", b"keep", "max_bad", b"max_bad", "name", b"name", "sources", b"sources", "transcripts", b"transcripts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__keep: _TypeAlias = _typing.Literal["keep"]  # noqa: Y015
+    _WhichOneofArgType__keep: _TypeAlias = _typing.Literal["_keep", b"_keep"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keep) -> _WhichOneofReturnType__keep | None: ...
+
+Global___RebuildIndexRequest: _TypeAlias = RebuildIndexRequest  # noqa: Y015
+
+@_typing.final
+class RebuildIndexMetadata(_message.Message):
+    """How far a rebuild has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    index: _builtins.str
+    """`indexes/podcasts`"""
+    step: _builtins.str
+    """`read`, `embed`, `build`, `evaluate` or `publish`; empty before the first."""
+    done: _builtins.int
+    """Of this step: bytes, texts, or parts of whatever it counts."""
+    total: _builtins.int
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Unset while it runs."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.str = ...,
+        step: _builtins.str = ...,
+        done: _builtins.int = ...,
+        total: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "done", b"done", "end_time", b"end_time", "index", b"index", "step", b"step", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildIndexMetadata: _TypeAlias = RebuildIndexMetadata  # noqa: Y015
+
+@_typing.final
+class RebuildIndexResponse(_message.Message):
+    """What came of a rebuild."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_VERSION_FIELD_NUMBER: _builtins.int
+    PUBLISHED_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    DATAPOINTS_FIELD_NUMBER: _builtins.int
+    EMBEDDED_FIELD_NUMBER: _builtins.int
+    MEASURED_RECALL_FIELD_NUMBER: _builtins.int
+    MEASURED_RECALL_LOW_FIELD_NUMBER: _builtins.int
+    MEASURED_RECALL_HIGH_FIELD_NUMBER: _builtins.int
+    BAD_RECORDS_FIELD_NUMBER: _builtins.int
+    FIRST_BAD_RECORDS_FIELD_NUMBER: _builtins.int
+    index_version: _builtins.str
+    """`indexes/podcasts/versions/v000007`"""
+    published: _builtins.bool
+    """False where nothing had changed, and `index_version` was there before."""
+    documents: _builtins.int
+    datapoints: _builtins.int
+    embedded: _builtins.int
+    """Texts that the cache did not have."""
+    measured_recall: _builtins.float
+    """On questions that were kept from tuning, with the bounds of its 95 % interval."""
+    measured_recall_low: _builtins.float
+    measured_recall_high: _builtins.float
+    bad_records: _builtins.int
+    @_builtins.property
+    def first_bad_records(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        index_version: _builtins.str = ...,
+        published: _builtins.bool = ...,
+        documents: _builtins.int = ...,
+        datapoints: _builtins.int = ...,
+        embedded: _builtins.int = ...,
+        measured_recall: _builtins.float = ...,
+        measured_recall_low: _builtins.float = ...,
+        measured_recall_high: _builtins.float = ...,
+        bad_records: _builtins.int = ...,
+        first_bad_records: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bad_records", b"bad_records", "datapoints", b"datapoints", "documents", b"documents", "embedded", b"embedded", "first_bad_records", b"first_bad_records", "index_version", b"index_version", "measured_recall", b"measured_recall", "measured_recall_high", b"measured_recall_high", "measured_recall_low", b"measured_recall_low", "published", b"published"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildIndexResponse: _TypeAlias = RebuildIndexResponse  # noqa: Y015
 
 @_typing.final
 class GetIndexRequest(_message.Message):

@@ -4,6 +4,8 @@ import grpc
 import warnings
 
 from earshot.v1 import index_service_pb2 as earshot_dot_v1_dot_index__service__pb2
+from google.longrunning import operations_pb2 as google_dot_longrunning_dot_operations__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -26,7 +28,7 @@ if _version_not_supported:
 
 
 class IndexServiceStub:
-    """Tells what indexes there are and which versions of each.
+    """Makes, changes and removes indexes, and tells which versions there are of each.
     """
 
     def __init__(self, channel):
@@ -35,6 +37,11 @@ class IndexServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.CreateIndex = channel.unary_unary(
+                '/earshot.v1.IndexService/CreateIndex',
+                request_serializer=earshot_dot_v1_dot_index__service__pb2.CreateIndexRequest.SerializeToString,
+                response_deserializer=earshot_dot_v1_dot_index__service__pb2.Index.FromString,
+                _registered_method=True)
         self.GetIndex = channel.unary_unary(
                 '/earshot.v1.IndexService/GetIndex',
                 request_serializer=earshot_dot_v1_dot_index__service__pb2.GetIndexRequest.SerializeToString,
@@ -45,6 +52,26 @@ class IndexServiceStub:
                 request_serializer=earshot_dot_v1_dot_index__service__pb2.ListIndexesRequest.SerializeToString,
                 response_deserializer=earshot_dot_v1_dot_index__service__pb2.ListIndexesResponse.FromString,
                 _registered_method=True)
+        self.UpdateIndex = channel.unary_unary(
+                '/earshot.v1.IndexService/UpdateIndex',
+                request_serializer=earshot_dot_v1_dot_index__service__pb2.UpdateIndexRequest.SerializeToString,
+                response_deserializer=earshot_dot_v1_dot_index__service__pb2.Index.FromString,
+                _registered_method=True)
+        self.DeleteIndex = channel.unary_unary(
+                '/earshot.v1.IndexService/DeleteIndex',
+                request_serializer=earshot_dot_v1_dot_index__service__pb2.DeleteIndexRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.RebuildIndex = channel.unary_unary(
+                '/earshot.v1.IndexService/RebuildIndex',
+                request_serializer=earshot_dot_v1_dot_index__service__pb2.RebuildIndexRequest.SerializeToString,
+                response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+                _registered_method=True)
+        self.RollbackIndex = channel.unary_unary(
+                '/earshot.v1.IndexService/RollbackIndex',
+                request_serializer=earshot_dot_v1_dot_index__service__pb2.RollbackIndexRequest.SerializeToString,
+                response_deserializer=earshot_dot_v1_dot_index__service__pb2.Index.FromString,
+                _registered_method=True)
         self.ListIndexVersions = channel.unary_unary(
                 '/earshot.v1.IndexService/ListIndexVersions',
                 request_serializer=earshot_dot_v1_dot_index__service__pb2.ListIndexVersionsRequest.SerializeToString,
@@ -53,8 +80,15 @@ class IndexServiceStub:
 
 
 class IndexServiceServicer:
-    """Tells what indexes there are and which versions of each.
+    """Makes, changes and removes indexes, and tells which versions there are of each.
     """
+
+    def CreateIndex(self, request, context):
+        """Makes an index without a version: until one is built or datapoints come, there is nothing to search.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetIndex(self, request, context):
         """One index.
@@ -70,6 +104,35 @@ class IndexServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateIndex(self, request, context):
+        """Changes what was asked of an index; IndexConfig says of each field from when on that holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteIndex(self, request, context):
+        """Removes an index with all its versions. Searches that run finish; its files go with the last of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RebuildIndex(self, request, context):
+        """Reads sources, embeds what is new, builds, measures and publishes a version, in a process of its own at
+        low priority. One at a time for each index. Answered at once; Operations tells how it goes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackIndex(self, request, context):
+        """Makes another version current, after verifying it. Nothing is removed, and no search fails.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListIndexVersions(self, request, context):
         """The versions of one index, newest first.
         """
@@ -80,6 +143,11 @@ class IndexServiceServicer:
 
 def add_IndexServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'CreateIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateIndex,
+                    request_deserializer=earshot_dot_v1_dot_index__service__pb2.CreateIndexRequest.FromString,
+                    response_serializer=earshot_dot_v1_dot_index__service__pb2.Index.SerializeToString,
+            ),
             'GetIndex': grpc.unary_unary_rpc_method_handler(
                     servicer.GetIndex,
                     request_deserializer=earshot_dot_v1_dot_index__service__pb2.GetIndexRequest.FromString,
@@ -89,6 +157,26 @@ def add_IndexServiceServicer_to_server(servicer, server):
                     servicer.ListIndexes,
                     request_deserializer=earshot_dot_v1_dot_index__service__pb2.ListIndexesRequest.FromString,
                     response_serializer=earshot_dot_v1_dot_index__service__pb2.ListIndexesResponse.SerializeToString,
+            ),
+            'UpdateIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateIndex,
+                    request_deserializer=earshot_dot_v1_dot_index__service__pb2.UpdateIndexRequest.FromString,
+                    response_serializer=earshot_dot_v1_dot_index__service__pb2.Index.SerializeToString,
+            ),
+            'DeleteIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteIndex,
+                    request_deserializer=earshot_dot_v1_dot_index__service__pb2.DeleteIndexRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'RebuildIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebuildIndex,
+                    request_deserializer=earshot_dot_v1_dot_index__service__pb2.RebuildIndexRequest.FromString,
+                    response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
+            ),
+            'RollbackIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackIndex,
+                    request_deserializer=earshot_dot_v1_dot_index__service__pb2.RollbackIndexRequest.FromString,
+                    response_serializer=earshot_dot_v1_dot_index__service__pb2.Index.SerializeToString,
             ),
             'ListIndexVersions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListIndexVersions,
@@ -104,8 +192,35 @@ def add_IndexServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IndexService:
-    """Tells what indexes there are and which versions of each.
+    """Makes, changes and removes indexes, and tells which versions there are of each.
     """
+
+    @staticmethod
+    def CreateIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/earshot.v1.IndexService/CreateIndex',
+            earshot_dot_v1_dot_index__service__pb2.CreateIndexRequest.SerializeToString,
+            earshot_dot_v1_dot_index__service__pb2.Index.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetIndex(request,
@@ -151,6 +266,114 @@ class IndexService:
             '/earshot.v1.IndexService/ListIndexes',
             earshot_dot_v1_dot_index__service__pb2.ListIndexesRequest.SerializeToString,
             earshot_dot_v1_dot_index__service__pb2.ListIndexesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/earshot.v1.IndexService/UpdateIndex',
+            earshot_dot_v1_dot_index__service__pb2.UpdateIndexRequest.SerializeToString,
+            earshot_dot_v1_dot_index__service__pb2.Index.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/earshot.v1.IndexService/DeleteIndex',
+            earshot_dot_v1_dot_index__service__pb2.DeleteIndexRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebuildIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/earshot.v1.IndexService/RebuildIndex',
+            earshot_dot_v1_dot_index__service__pb2.RebuildIndexRequest.SerializeToString,
+            google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/earshot.v1.IndexService/RollbackIndex',
+            earshot_dot_v1_dot_index__service__pb2.RollbackIndexRequest.SerializeToString,
+            earshot_dot_v1_dot_index__service__pb2.Index.FromString,
             options,
             channel_credentials,
             insecure,

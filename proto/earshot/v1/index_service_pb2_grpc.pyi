@@ -5,6 +5,8 @@ isort:skip_file
 
 from collections import abc as _abc
 from earshot.v1 import index_service_pb2 as _index_service_pb2
+from google.longrunning import operations_pb2 as _operations_pb2
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -27,33 +29,65 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class IndexServiceStub:
-    """Tells what indexes there are and which versions of each."""
+    """Makes, changes and removes indexes, and tells which versions there are of each."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> IndexServiceAsyncStub: ...
+    CreateIndex: _grpc.UnaryUnaryMultiCallable[_index_service_pb2.CreateIndexRequest, _index_service_pb2.Index]
+    """Makes an index without a version: until one is built or datapoints come, there is nothing to search."""
     GetIndex: _grpc.UnaryUnaryMultiCallable[_index_service_pb2.GetIndexRequest, _index_service_pb2.Index]
     """One index."""
     ListIndexes: _grpc.UnaryUnaryMultiCallable[_index_service_pb2.ListIndexesRequest, _index_service_pb2.ListIndexesResponse]
     """All indexes, by name."""
+    UpdateIndex: _grpc.UnaryUnaryMultiCallable[_index_service_pb2.UpdateIndexRequest, _index_service_pb2.Index]
+    """Changes what was asked of an index; IndexConfig says of each field from when on that holds."""
+    DeleteIndex: _grpc.UnaryUnaryMultiCallable[_index_service_pb2.DeleteIndexRequest, _empty_pb2.Empty]
+    """Removes an index with all its versions. Searches that run finish; its files go with the last of them."""
+    RebuildIndex: _grpc.UnaryUnaryMultiCallable[_index_service_pb2.RebuildIndexRequest, _operations_pb2.Operation]
+    """Reads sources, embeds what is new, builds, measures and publishes a version, in a process of its own at
+    low priority. One at a time for each index. Answered at once; Operations tells how it goes.
+    """
+    RollbackIndex: _grpc.UnaryUnaryMultiCallable[_index_service_pb2.RollbackIndexRequest, _index_service_pb2.Index]
+    """Makes another version current, after verifying it. Nothing is removed, and no search fails."""
     ListIndexVersions: _grpc.UnaryUnaryMultiCallable[_index_service_pb2.ListIndexVersionsRequest, _index_service_pb2.ListIndexVersionsResponse]
     """The versions of one index, newest first."""
 
 @_typing.type_check_only
 class IndexServiceAsyncStub(IndexServiceStub):
-    """Tells what indexes there are and which versions of each."""
+    """Makes, changes and removes indexes, and tells which versions there are of each."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    CreateIndex: _aio.UnaryUnaryMultiCallable[_index_service_pb2.CreateIndexRequest, _index_service_pb2.Index]  # type: ignore[assignment]
+    """Makes an index without a version: until one is built or datapoints come, there is nothing to search."""
     GetIndex: _aio.UnaryUnaryMultiCallable[_index_service_pb2.GetIndexRequest, _index_service_pb2.Index]  # type: ignore[assignment]
     """One index."""
     ListIndexes: _aio.UnaryUnaryMultiCallable[_index_service_pb2.ListIndexesRequest, _index_service_pb2.ListIndexesResponse]  # type: ignore[assignment]
     """All indexes, by name."""
+    UpdateIndex: _aio.UnaryUnaryMultiCallable[_index_service_pb2.UpdateIndexRequest, _index_service_pb2.Index]  # type: ignore[assignment]
+    """Changes what was asked of an index; IndexConfig says of each field from when on that holds."""
+    DeleteIndex: _aio.UnaryUnaryMultiCallable[_index_service_pb2.DeleteIndexRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Removes an index with all its versions. Searches that run finish; its files go with the last of them."""
+    RebuildIndex: _aio.UnaryUnaryMultiCallable[_index_service_pb2.RebuildIndexRequest, _operations_pb2.Operation]  # type: ignore[assignment]
+    """Reads sources, embeds what is new, builds, measures and publishes a version, in a process of its own at
+    low priority. One at a time for each index. Answered at once; Operations tells how it goes.
+    """
+    RollbackIndex: _aio.UnaryUnaryMultiCallable[_index_service_pb2.RollbackIndexRequest, _index_service_pb2.Index]  # type: ignore[assignment]
+    """Makes another version current, after verifying it. Nothing is removed, and no search fails."""
     ListIndexVersions: _aio.UnaryUnaryMultiCallable[_index_service_pb2.ListIndexVersionsRequest, _index_service_pb2.ListIndexVersionsResponse]  # type: ignore[assignment]
     """The versions of one index, newest first."""
 
 class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells what indexes there are and which versions of each."""
+    """Makes, changes and removes indexes, and tells which versions there are of each."""
+
+    @_abc_1.abstractmethod
+    def CreateIndex(
+        self,
+        request: _index_service_pb2.CreateIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_index_service_pb2.Index, _abc.Awaitable[_index_service_pb2.Index]]:
+        """Makes an index without a version: until one is built or datapoints come, there is nothing to search."""
 
     @_abc_1.abstractmethod
     def GetIndex(
@@ -70,6 +104,40 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_index_service_pb2.ListIndexesResponse, _abc.Awaitable[_index_service_pb2.ListIndexesResponse]]:
         """All indexes, by name."""
+
+    @_abc_1.abstractmethod
+    def UpdateIndex(
+        self,
+        request: _index_service_pb2.UpdateIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_index_service_pb2.Index, _abc.Awaitable[_index_service_pb2.Index]]:
+        """Changes what was asked of an index; IndexConfig says of each field from when on that holds."""
+
+    @_abc_1.abstractmethod
+    def DeleteIndex(
+        self,
+        request: _index_service_pb2.DeleteIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Removes an index with all its versions. Searches that run finish; its files go with the last of them."""
+
+    @_abc_1.abstractmethod
+    def RebuildIndex(
+        self,
+        request: _index_service_pb2.RebuildIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
+        """Reads sources, embeds what is new, builds, measures and publishes a version, in a process of its own at
+        low priority. One at a time for each index. Answered at once; Operations tells how it goes.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackIndex(
+        self,
+        request: _index_service_pb2.RollbackIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_index_service_pb2.Index, _abc.Awaitable[_index_service_pb2.Index]]:
+        """Makes another version current, after verifying it. Nothing is removed, and no search fails."""
 
     @_abc_1.abstractmethod
     def ListIndexVersions(
