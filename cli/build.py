@@ -40,6 +40,18 @@ def build(
     id_column: Annotated[
         str | None, typer.Option(help="Column of ids (default: id, if there is one).", show_default=False)
     ] = None,
+    crowding_column: Annotated[
+        str | None,
+        typer.Option(help="Column of crowding tags (default: crowding_tag, if any).", show_default=False),
+    ] = None,
+    restrict: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="A column of the table that searches can filter by (--where). May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     ids: Annotated[Path | None, typer.Option(help="Text file with an id a line.", show_default=False)] = None,
     measure: Annotated[
         str | None,
@@ -87,6 +99,8 @@ def build(
         vectors=vectors,
         vector_column=vector_column,
         id_column=id_column,
+        crowding_column=crowding_column,
+        restricts=restrict or (),
         ids=ids,
         distance_measure=measure,
         feature_norm="UNIT_L2_NORM" if unit_norm else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,8 @@ class BuildRequest:
         vectors: A file as `open_vectors` reads it.
         vector_column: The column or array of vectors in it, where that is not plain.
         id_column: The column of ids in it.
+        crowding_column: The column of crowding tags in it.
+        restricts: Columns of it that searches can filter by.
         ids: A text file, an id a line, in place of those.
         distance_measure: None for the one of the index's config, or that the file names, or the dot product.
         feature_norm: As in `Index.build`, like the next three; None is what the config says, or the default.
@@ -56,6 +58,8 @@ class BuildRequest:
     vectors: Path
     vector_column: str | None = None
     id_column: str | None = None
+    crowding_column: str | None = None
+    restricts: Sequence[str] = ()
     ids: Path | None = None
     distance_measure: str | None = None
     feature_norm: str | None = None
@@ -95,7 +99,13 @@ def build(request: BuildRequest, *, store: Store, progress: Progress) -> BuildRe
     with existing(store, request.index), store.writer_lock(request.index):
         asked = store.asked(request.index)
         with timed(seconds, "read"):
-            source = open_vectors(request.vectors, vectors=request.vector_column, ids=request.id_column)
+            source = open_vectors(
+                request.vectors,
+                vectors=request.vector_column,
+                ids=request.id_column,
+                crowding_tag=request.crowding_column,
+                restricts=request.restricts,
+            )
             questions: Questions | None = None
             if request.tuning_queries is not None:
                 questions = given_questions(request.tuning_queries, None)
@@ -128,6 +138,7 @@ def build(request: BuildRequest, *, store: Store, progress: Progress) -> BuildRe
                     source.ids if request.ids is None else _lines(request.ids),
                     source.crowding_tags,
                     source.metadata,
+                    source.restricts,
                 )
             )
             index = Index.build(

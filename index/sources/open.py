@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from earshot.errors import InvalidArgument, NotFound
 
 from .hdf5 import read_hdf5
 from .raw import read_bin, read_npy, read_npz, read_vecs
-from .source import VectorSource
+from .source import Columns, VectorSource
 from .tables import read_arrow, read_parquet
 
-_Read = Callable[[Path, str | None, str | None], VectorSource]
+_Read = Callable[[Path, Columns], VectorSource]
 
 FORMATS: dict[str, _Read] = {
-    ".npy": lambda path, _vectors, _ids: read_npy(path),
-    ".npz": lambda path, vectors, _ids: read_npz(path, vectors),
-    ".fvecs": lambda path, _vectors, _ids: read_vecs(path, "<f4"),
-    ".bvecs": lambda path, _vectors, _ids: read_vecs(path, "u1"),
-    ".ivecs": lambda path, _vectors, _ids: read_vecs(path, "<i4"),
-    ".fbin": lambda path, _vectors, _ids: read_bin(path, "<f4"),
-    ".u8bin": lambda path, _vectors, _ids: read_bin(path, "u1"),
-    ".i8bin": lambda path, _vectors, _ids: read_bin(path, "i1"),
+    ".npy": lambda path, _: read_npy(path),
+    ".npz": lambda path, columns: read_npz(path, columns.vectors),
+    ".fvecs": lambda path, _: read_vecs(path, "<f4"),
+    ".bvecs": lambda path, _: read_vecs(path, "u1"),
+    ".ivecs": lambda path, _: read_vecs(path, "<i4"),
+    ".fbin": lambda path, _: read_bin(path, "<f4"),
+    ".u8bin": lambda path, _: read_bin(path, "u1"),
+    ".i8bin": lambda path, _: read_bin(path, "i1"),
     ".parquet": read_parquet,
     ".arrow": read_arrow,
     ".feather": read_arrow,
-    ".hdf5": lambda path, vectors, _ids: read_hdf5(path, vectors),
-    ".h5": lambda path, vectors, _ids: read_hdf5(path, vectors),
+    ".hdf5": lambda path, columns: read_hdf5(path, columns.vectors),
+    ".h5": lambda path, columns: read_hdf5(path, columns.vectors),
 }
+
+_TABLES = tuple(suffix for suffix, read in FORMATS.items() if read in (read_parquet, read_arrow))
 
 
 def open_vectors(
-    path: str | os.PathLike[str], *, vectors: str | None = None, ids: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    vectors: str | None = None,
+    ids: str | None = None,
+    crowding_tag: str | None = None,
+    restricts: Sequence[str] = (),
 ) -> VectorSource:
     """The vectors of a file as one mapped matrix, and what else the file has of them.
 
@@ -55,6 +62,9 @@ def open_vectors(
         vectors: The column, array or data set of vectors; None for the only one, or one with a usual
             name, such as `vectors`, `embedding`, `train`.
         ids: The column of ids in a table; None for `id` where there is one.
+        crowding_tag: The column of crowding tags in a table; None for `crowding_tag` where there is one.
+        restricts: Columns of a table that searches can filter by: texts or lists of texts as tokens, numbers
+            as they are, dates as numbers like 20260131, true and false as tokens. They stay metadata as well.
 
     Raises:
         NotFound: There is no such file.
@@ -69,4 +79,10 @@ def open_vectors(
         raise InvalidArgument(f"{file} is of no known format; it must end in {known}", field="vectors")
     if not file.is_file():
         raise NotFound(f"{file} is not there, or not a file", field="vectors")
-    return read(file, vectors, ids)
+    for field, given in (("ids", ids), ("crowding_tag", crowding_tag), ("restricts", restricts)):
+        if given and file.suffix.lower() not in _TABLES:
+            raise InvalidArgument(
+                f"{field} is {given!r}, but {file} is no table; only {', '.join(_TABLES)} have columns",
+                field=field,
+            )
+    return read(file, Columns(vectors, ids, crowding_tag, tuple(restricts)))

@@ -18,6 +18,23 @@ IDS = ("id", "ids", "datapoint_id")
 CROWDING_TAG = "crowding_tag"
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a file hold what; None for those with a usual name.
+
+    Attributes:
+        vectors: A column, array or data set.
+        ids: A column of a table.
+        crowding_tag: A column of a table.
+        restricts: Columns of a table that searches can filter by.
+    """
+
+    vectors: str | None = None
+    ids: str | None = None
+    crowding_tag: str | None = None
+    restricts: tuple[str, ...] = ()
+
+
 class Reread(Generic[T]):
     """Values read from a file each time they are walked through, so that they are never all in memory."""
 
@@ -39,6 +56,7 @@ class VectorSource:
         ids: One each, or None.
         crowding_tags: One each, or None.
         metadata: One each, or None.
+        restricts: A mapping of namespace to cell for each, or None.
         queries: float32 [q, dimension], where the file brings some; mapped too.
         distance_measure: Where the file says.
     """
@@ -48,6 +66,7 @@ class VectorSource:
     ids: Iterable[str] | None = None
     crowding_tags: Iterable[str | None] | None = None
     metadata: Iterable[dict[str, Any] | None] | None = None
+    restricts: Iterable[dict[str, Any]] | None = None
     queries: Floats | None = None
     distance_measure: DistanceMeasure | None = None
 
@@ -55,7 +74,7 @@ class VectorSource:
         return len(self.vectors)
 
     def __repr__(self) -> str:
-        brought = ("ids", "crowding_tags", "metadata", "queries")
+        brought = ("ids", "crowding_tags", "metadata", "restricts", "queries")
         more = "".join(f", {name}" for name in brought if getattr(self, name) is not None)
         count, dimension = self.vectors.shape
         return f"<VectorSource: {self.path}, {count} × {dimension}{more}>"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.servers import earshot, earshot_json
@@ -79,3 +81,44 @@ def test_mistakes_are_one_sentence(arguments: list[str], code: int, words: str, 
     assert done.returncode == code
     assert words in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+def test_columns_of_a_table_are_filtered_by_and_shards_are_searched_as_one(tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    vectors = generator.standard_normal((2400, 8)).astype(np.float32)
+    table = pa.table(
+        {
+            "key": [f"song-{row}" for row in range(2400)],
+            "vector": pa.array(list(vectors), pa.list_(pa.float32(), 8)),
+            "artist": [f"artist-{row % 40}" for row in range(2400)],
+            "genre": ["jazz" if row % 5 == 0 else "folk" for row in range(2400)],
+            "year": [1980 + row % 40 for row in range(2400)],
+        }
+    )
+    pq.write_table(table, tmp_path / "songs.parquet")
+    named = ["--id-column", "key", "--crowding-column", "artist", "--restrict", "genre", "--restrict", "year"]
+    built = earshot_json(
+        tmp_path / "data",
+        "build",
+        "songs",
+        "--vectors",
+        str(tmp_path / "songs.parquet"),
+        *named,
+        "--shards",
+        "2",
+    )
+    assert built["datapoints"] == 2400
+    assert len(list((tmp_path / "data").glob("indexes/songs/versions/*/shard-*"))) == 2
+    asked = ["explain", "songs", "--id", "song-7", "--where", "genre=jazz", "--where", "year>=2015"]
+    told = earshot_json(tmp_path / "data", *asked, "--crowding", "0", "-k", "20")
+    rows = [int(neighbor["id"].removeprefix("song-")) for neighbor in told["neighbors"]]
+    assert len(rows) == 20
+    assert all(row % 5 == 0 and row % 40 >= 35 for row in rows)
+    tags = [row % 40 for row in rows]
+    assert len(set(tags)) < len(tags)
+    once = earshot_json(
+        tmp_path / "data", "explain", "songs", "--id", "song-7", "--crowding", "1", "-k", "20"
+    )
+    artists = [int(neighbor["id"].removeprefix("song-")) % 40 for neighbor in once["neighbors"]]
+    assert len(set(artists)) == len(artists) == 20
+    assert once["neighbors"][0]["id"] == "song-7"

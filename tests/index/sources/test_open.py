@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,71 @@ def test_overflow_of_float32_is_found_when_an_index_is_built(tmp_path: Path) -> 
 )
 def test_scratch_holds_the_blocks_however_they_are_cut(matrix: np.ndarray, cuts: list[int]) -> None:
     np.testing.assert_array_equal(to_scratch(np.split(matrix, sorted(cuts))), matrix)
+
+
+def test_columns_of_a_table_become_restricts_and_crowding_tags(tmp_path: Path) -> None:
+    rows = range(300)
+    columns = {
+        "language": ["de" if row % 3 else "fr" for row in rows],
+        "year": [1990 + row % 30 for row in rows],
+        "score": [None if row == 5 else row / 10 for row in rows],
+        "tags": [["a", None], ["b", "a"], None] * 100,
+        "is_free": [row % 2 == 0 for row in rows],
+        "day": pa.array([date(2026, 1, 1 + row % 31) for row in rows]),
+        "kind": pa.array(["x", "y", "z"] * 100).dictionary_encode(),
+        "show": list(rows),
+    }
+    for path, write in ((tmp_path / "t.parquet", pq.write_table), (tmp_path / "t.arrow", write_ipc)):
+        write(table(**columns), path)
+        names = [name for name in columns if name != "show"]
+        source = open_vectors(path, crowding_tag="show", restricts=names)
+        index = Index.build(
+            source.vectors,
+            crowding_tags=source.crowding_tags,
+            metadata=source.metadata,
+            restricts=source.restricts,
+        )
+        for where, passing in (
+            ({"language": "fr"}, [row for row in rows if row % 3 == 0]),
+            ({"year": {">=": 2018}}, [row for row in rows if row % 30 >= 28]),
+            ({"score": {"<": 0.6}}, [0, 1, 2, 3, 4]),
+            ({"tags": "b"}, [row for row in rows if row % 3 == 1]),
+            ({"tags": "a", "is_free": "true"}, [row for row in rows if row % 3 < 2 and row % 2 == 0]),
+            ({"day": 20260131}, [row for row in rows if row % 31 == 30]),
+            ({"kind": "z"}, [row for row in rows if row % 3 == 2]),
+        ):
+            found = index.search(FLOATS[0], 300, where=where)
+            assert sorted(found.rows[0].tolist()) == passing, where
+        datapoint = index.read(["7"])[0]
+        assert datapoint.crowding_tag == "7"
+        assert datapoint.metadata is not None
+        assert datapoint.metadata["language"] == "de"
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"restricts": ["colour"]}, "has no column 'colour'; it has"),
+        ({"crowding_tag": "colour"}, "has no column 'colour'"),
+        ({"restricts": ["when"]}, r"column 'when', holds timestamp\[us\]; searches filter by texts"),
+        ({"restricts": ["embedding"]}, "column 'embedding', holds fixed_size_list"),
+    ],
+)
+def test_columns_that_cannot_be_filtered_by_are_named(
+    how: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    pq.write_table(table(when=pa.array([datetime(2026, 1, 1)] * 300)), tmp_path / "t.parquet")
+    with pytest.raises(InvalidArgument, match=words):
+        open_vectors(tmp_path / "t.parquet", **how)
+
+
+@pytest.mark.parametrize("how", [{"ids": "id"}, {"crowding_tag": "tag"}, {"restricts": ["year"]}])
+def test_files_that_are_no_tables_have_no_columns(how: dict[str, Any], tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", FLOATS)
+    with pytest.raises(InvalidArgument, match=r"v\.npy is no table; only \.parquet, \.arrow, \.feather have"):
+        open_vectors(tmp_path / "v.npy", **how)
+
+
+def write_ipc(written: pa.Table, path: Path) -> None:
+    with pa.ipc.new_file(str(path), written.schema) as stream:
+        stream.write_table(written)
