@@ -39,6 +39,7 @@ def serve(
         str | None,
         typer.Option(help="debug (with a line for every call), info, warning or error (default: info)."),
     ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that share the ports (default: 1).")] = None,
     tls_certificate: Annotated[
         Path | None,
         typer.Option(
@@ -76,6 +77,7 @@ def serve(
         grpc_port=grpc_port,
         log_format=log_format,
         log_level=log_level,
+        workers=workers,
         tls_certificate=tls_certificate,
         tls_key=tls_key,
         tls_client_ca=tls_client_ca,

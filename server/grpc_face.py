@@ -162,13 +162,15 @@ class GrpcFace:
         *,
         host: str,
         port: int,
+        is_port_shared: bool = False,
         credentials: grpc.ServerCredentials | None = None,
         max_message_bytes: int,
         max_answer_bytes: int,
     ) -> None:
         self._server = grpc.aio.server(
             options=[
-                ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
+                # But for workers of ours, a port in use is an error and no second server.
+                ("grpc.so_reuseport", int(is_port_shared)),
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", -1),  # we look ourselves, and say what to do
                 ("grpc.max_metadata_size", MAX_HEADER_BYTES),

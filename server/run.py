@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 import ssl
@@ -88,8 +87,8 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
     service = Service(registry, embedders, operations)
     check_tls(settings)
     check_exposure(settings)
-    guard = Guard(settings.tokens_path)
-    threads = settings.threads or os.cpu_count() or 1
+    guard = Guard(settings.tokens_path, shares=settings.workers)
+    threads = settings.threads_of_a_worker
     with contextlib.ExitStack() as stack:
         telemetry = telemetry_for(settings)
         stack.callback(telemetry.close)
@@ -97,7 +96,12 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
         executor = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="earshot"))
         workers = Workers(executor, threads=threads, max_queue=settings.max_queue)
         telemetry.metrics.queues["worker"] = lambda: {"": workers.waiting}
-        listener = stack.enter_context(listen(settings.host, settings.port))
+        listener = stack.enter_context(listen(settings.host, settings.port, shared=settings.workers > 1))
+        is_shared = settings.workers > 1
+        if (
+            is_shared
+        ):  # of a port that is shared each gets connections as soon as it listens: not before it can
+            await asyncio.to_thread(registry.start)
         grpc_face = GrpcFace(
             service,
             workers,
@@ -105,11 +109,13 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
             guard,
             host=settings.host,
             port=settings.grpc_port,
+            is_port_shared=is_shared,
             credentials=grpc_credentials(settings),
             max_message_bytes=settings.max_message_bytes,
             max_answer_bytes=settings.max_answer_bytes,
         )
-        await asyncio.to_thread(registry.start)
+        if not is_shared:
+            await asyncio.to_thread(registry.start)
         stack.callback(registry.stop)
         stack.callback(operations.stop)
         http = http_app(
@@ -170,11 +176,16 @@ def serve(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:
     asyncio.run(main())
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises Unavailable, naming the port, where it is in use."""
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A bound socket, which workers of ours may share.
+
+    Raises Unavailable, naming the port, where it is in use.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((host, port))
     except OSError as error:

@@ -5,6 +5,7 @@ Flags beat `EARSHOT_*`, which beat `earshot.toml`, which beats the default.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -55,7 +56,12 @@ class Settings(BaseSettings):
     grpc_port: int = Field(
         8081, ge=0, le=65535, description="Port of gRPC where the transport is portable; 0 takes a free one."
     )
-    threads: int = Field(0, ge=0, le=1024, description="Searches at a time; 0 means one a core.")
+    threads: int = Field(
+        0, ge=0, le=1024, description="Searches at a time in one worker; 0 means one a core in all."
+    )
+    workers: int = Field(
+        1, ge=1, le=256, description="Processes that share the ports; the threads are divided among them."
+    )
     rebuild_sources: list[str] = Field(
         [],
         description="Folders, files and addresses beneath which the sources of a rebuild that a caller asks "
@@ -110,6 +116,11 @@ class Settings(BaseSettings):
         None,
         description="Certificates, PEM, one of which must have signed the client's: mutual TLS.",
     )
+
+    @property
+    def threads_of_a_worker(self) -> int:
+        """How many searches one process runs at a time."""
+        return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
 
     @property
     def tokens_path(self) -> Path | None:

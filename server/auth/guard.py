@@ -40,10 +40,12 @@ class Guard:
 
     Looks at the file at most twice a second. One that cannot be read any more, or is gone, changes nothing:
     a server that has asked for tokens goes on asking. Belongs to one event loop.
+    Rates are divided by `shares`, for the workers of a server know nothing of each other's callers.
     Raises DataLoss or PermissionDenied where the file is there and cannot be read.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, shares: int = 1) -> None:
+        self._shares = shares
         self._file = TokenFile(path) if path is not None else None
         self._known: dict[bytes, _Known] | None = None
         self._stamp: _Stamp | None = None
@@ -146,17 +148,19 @@ class Guard:
             known = old.get(key)
             # A token that did not change keeps its caller, and so how much of its rate is used up.
             if known is None or known.token != token:
-                known = _Known(bytes.fromhex(token.sha256), token, _caller_of(token))
+                known = _Known(bytes.fromhex(token.sha256), token, _caller_of(token, self._shares))
             self._known[key] = known
         log.info("%d tokens are known; every call needs one", len(tokens))
 
 
-def _caller_of(token: Token) -> Caller:
-    rate = token.requests_per_second
+def _caller_of(token: Token, shares: int) -> Caller:
+    rate, bucket = token.requests_per_second, None
+    if rate is not None:
+        bucket = Bucket(rate / shares, math.ceil((token.burst or math.ceil(rate)) / shares))
     return Caller(
         f"the token {token.id}" + (f" ({token.note})" if token.note else ""),
         token.grants,
-        bucket=Bucket(rate, token.burst or math.ceil(rate)) if rate is not None else None,
+        bucket=bucket,
         expires=token.expires.timestamp() if token.expires is not None else math.inf,
     )
 

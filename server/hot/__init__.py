@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .run import running_hot, serve_hot
+from .run import hot_process, running_hot, serve_hot
 
-__all__ = ["running_hot", "serve_hot"]
+__all__ = ["hot_process", "running_hot", "serve_hot"]

@@ -81,7 +81,7 @@ class _Server:
             ended=self.registry.look_at,
         )
         service = Service(self.registry, embedders, self.operations)
-        threads = settings.threads or os.cpu_count() or 1
+        threads = settings.threads_of_a_worker
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="earshot")
         self.engine = ThreadPoolExecutor(threads, thread_name_prefix="earshot-engine")
         self.telemetry = telemetry_for(settings)
@@ -136,7 +136,7 @@ class _Server:
         limits = _Limits(
             max_message_bytes=settings.max_message_bytes, max_answer_bytes=settings.max_answer_bytes
         )
-        guard = Guard(settings.tokens_path)
+        guard = Guard(settings.tokens_path, shares=settings.workers)
         http = http_app(service, workers, self.telemetry.metrics, **limits)
         self.calls = Watch()
         shared = self.telemetry, guard, self.calls

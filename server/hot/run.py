@@ -29,7 +29,7 @@ from ..tls import check_tls
 from .admin import Admin
 from .entry import DRAIN_SECONDS, ENVIRONMENT
 
-__all__ = ["running_hot", "serve_hot"]
+__all__ = ["hot_process", "running_hot", "serve_hot"]
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ async def running_hot(settings: Settings, *, log_to: IO[str] | None = None) -> A
     Raises Unavailable where the port is in use or the server did not start, FailedPrecondition where
     Python cannot be embedded.
     """
-    async with _process(settings, log_to) as (_, addresses):
+    async with hot_process(settings, log_to) as (_, addresses):
         yield addresses
 
 
@@ -61,7 +61,7 @@ def serve_hot(settings: Settings, *, ready: Callable[[Addresses], None]) -> None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        async with _process(settings) as (process, addresses):
+        async with hot_process(settings) as (process, addresses):
             ready(addresses)
             stopped = asyncio.create_task(stop.wait())
             died = asyncio.create_task(process.wait())
@@ -74,9 +74,10 @@ def serve_hot(settings: Settings, *, ready: Callable[[Addresses], None]) -> None
 
 
 @contextlib.asynccontextmanager
-async def _process(
+async def hot_process(
     settings: Settings, log_to: IO[str] | None = None
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Addresses]]:
+    """As `running_hot`, and the child too."""
     is_traced(settings.otlp_endpoint)  # what it raises shall reach the caller, not the child's log
     check_tls(settings)
     check_exposure(settings)
@@ -86,7 +87,7 @@ async def _process(
             "the hot transport embeds Python and needs its shared library, libpython, which is not here: "
             "use the portable transport"
         )
-    if settings.port:
+    if settings.port and settings.workers == 1:
         # Envoy would only say so in its log.
         listen(settings.host, settings.port).close()
     with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
@@ -153,7 +154,8 @@ def _configuration(settings: Settings, admin: Admin) -> dict[str, Any]:
     configuration = server.get_envoy_config()
     configuration.update(admin.configuration())
     for listener in configuration["static_resources"]["listeners"]:
-        listener["enable_reuse_port"] = False  # a port in use is an error, not a second server
+        # But for workers of ours, a port in use is an error and no second server.
+        listener["enable_reuse_port"] = settings.workers > 1
         for chain in listener["filter_chains"]:
             http = chain["filters"][-1]["typed_config"]
             http["server_header_transformation"] = "PASS_THROUGH"

@@ -42,7 +42,7 @@ def query(**more: Any) -> search_service_pb2.SearchRequest:
     return search_service_pb2.SearchRequest(index="plain", datapoint_id="id-1", **more)
 
 
-def refusal(call: Callable[[], Any]) -> tuple[str, str]:
+def refusal(call: Callable[[], Any]) -> tuple[str, str | None]:
     with pytest.raises(grpc.RpcError) as caught:
         call()
     return caught.value.code().name, caught.value.details()

@@ -1,111 +1,104 @@
-"""Blocking work off the loop: bounded, and none of it for nobody."""
+"""Several workers on the same ports, as an operator has them."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
+import os
+import shutil
+import signal
+import socket
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import grpc
+import httpx
+import numpy as np
 import pytest
 
-from earshot.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
-from earshot.server.telemetry import CURRENT, CallRecord, current
-from earshot.server.workers import Workers
-
-pytestmark = pytest.mark.anyio
+from earshot.index import Index, Store
+from tests.servers import Server, earshot, serving
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+def folder(data_dir: Path, tmp_path: Path) -> Path:
+    shutil.copytree(data_dir, tmp_path / "data")
+    return tmp_path / "data"
 
 
-class Work:
-    """Remembers what ran; waits until `go` is set."""
-
-    def __init__(self) -> None:
-        self.ran: list[int] = []
-        self.go = threading.Event()
-
-    def __call__(self, number: int) -> int:
-        self.ran.append(number)
-        self.go.wait(10)
-        return number
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.fixture
-def executor() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as executor:
-        yield executor
+def ask(server: Server, index: str = "plain") -> str:
+    """The version that answers a new connection; the kernel picks the worker by the connection."""
+    reply = httpx.get(f"{server.http}/v1/indexes/{index}", timeout=20)
+    assert reply.status_code == 200
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(server.grpc, options=options) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert check(b"", timeout=20) == b"\x08\x01"
+    version: str = reply.json()["currentVersion"]
+    return version
 
 
-async def started(work: Work) -> None:
-    while not work.ran:
-        await asyncio.sleep(0.001)
+def replaces_a_worker_that_dies(server: Server) -> None:
+    before = children(server.process.pid)
+    assert len(before) == 2
+    os.kill(before[0], signal.SIGKILL)
+    give_up = time.monotonic() + 60
+    while len(now := children(server.process.pid)) < 2 or before[0] in now:
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    assert before[1] in now
+    for _ in range(20):
+        ask(server)
+    assert "ended with code -9; another starts" in server.log()
 
 
-def record_until(seconds: float) -> CallRecord:
-    record = CallRecord("grpc", "Search")
-    record.deadline = time.monotonic() + seconds
-    return record
+def serves_a_new_version_everywhere(server: Server) -> None:
+    vectors = np.random.default_rng(0).standard_normal((40, 8), dtype=np.float32)
+    version = Store(server.data_dir).publish("plain", Index.build(vectors, [str(row) for row in range(40)]))
+    give_up, in_a_row = time.monotonic() + 60, 0
+    while in_a_row < 15:  # of two workers, one in 2^15 times the same
+        assert time.monotonic() < give_up
+        in_a_row = in_a_row + 1 if ask(server).endswith(version) else 0
 
 
-async def test_beyond_the_bound_it_says_so_at_once(executor: ThreadPoolExecutor) -> None:
-    workers, work = Workers(executor, threads=1, max_queue=2), Work()
-    tasks = [asyncio.create_task(workers.run(work, number)) for number in range(3)]
-    await started(work)
-    with pytest.raises(ResourceExhausted, match="2 requests wait") as refused:
-        await workers.run(work, 3)
-    assert refused.value.retry_after
-    work.go.set()
-    assert await asyncio.gather(*tasks) == [0, 1, 2]
-    assert await workers.run(work, 4) == 4
+@pytest.mark.parametrize("transport", ["portable", "hot"])
+def test_workers_are_replaced_take_up_new_versions_and_drain_together(transport: str, folder: Path) -> None:
+    with serving(folder, "--transport", transport, "--workers", "2") as server:
+        replaces_a_worker_that_dies(server)
+        serves_a_new_version_everywhere(server)
+        workers = children(server.process.pid)
+    assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
+    assert "Traceback" not in server.log()
 
 
-async def test_the_cancelled_and_the_late_are_never_run(executor: ThreadPoolExecutor) -> None:
-    workers, work = Workers(executor, threads=1, max_queue=9), Work()
-    first = asyncio.create_task(workers.run(work, 0))
-    await started(work)
-    cancelled = asyncio.create_task(workers.run(work, 1))
-    with current(record_until(0.05)):
-        late = asyncio.create_task(workers.run(work, 2))
-    await asyncio.sleep(0)
-    cancelled.cancel()
-    with pytest.raises(DeadlineExceeded):
-        await late
-    work.go.set()
-    assert await first == 0
-    assert await workers.run(work, 3) == 3
-    assert work.ran == [0, 3]
+@pytest.mark.parametrize("transport", ["portable", "hot"])
+def test_a_port_that_somebody_uses_is_named(transport: str, folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
+        port = taken.getsockname()[1]
+        ports = ("--port", str(port), "--grpc-port", "0")
+        done = earshot(folder, "serve", "--transport", transport, "--workers", "2", *ports)
+    assert done.returncode == 1
+    assert f"port {port} on 127.0.0.1 cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
-async def test_who_would_wait_past_the_deadline_is_refused(executor: ThreadPoolExecutor) -> None:
-    workers = Workers(executor, threads=1, max_queue=99)
-    await workers.run(time.sleep, 0.05)
-    tasks = [asyncio.create_task(workers.run(time.sleep, 0.05)) for _ in range(9)]
-    await asyncio.sleep(0)
-    with current(record_until(0.2)), pytest.raises(ResourceExhausted):
-        await workers.run(time.sleep, 0)
-    await asyncio.gather(*tasks)
+def test_what_keeps_a_worker_from_starting_is_said_once_and_ends_the_server(folder: Path) -> None:
+    (folder / "tokens.json").write_text("{")
+    done = earshot(
+        folder, "serve", "--transport", "portable", "--workers", "2", "--port", "0", "--grpc-port", "0"
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("is not a file of tokens") == 1
+    assert "Traceback" not in done.stderr
 
 
-async def test_work_knows_its_call_and_its_own_errors_come_through(executor: ThreadPoolExecutor) -> None:
-    workers = Workers(executor, threads=1, max_queue=9)
-
-    def fail() -> None:
-        raise InvalidArgument("wrong")
-
-    def time_out() -> None:
-        raise TimeoutError("of its own")
-
-    with current(record_until(60)) as _:
-        record = CURRENT.get()
-        assert await workers.run(CURRENT.get) is record
-        with pytest.raises(InvalidArgument):
-            await workers.run(fail)
-        with pytest.raises(TimeoutError, match="of its own"):
-            await workers.run(time_out)
-    assert record is not None
-    assert set(record.seconds()) == {"queue"}
+def test_workers_outlive_no_supervisor(folder: Path) -> None:
+    with serving(folder, "--transport", "portable", "--workers", "2") as server:
+        workers = children(server.process.pid)
+        server.process.kill()
+        give_up = time.monotonic() + 60
+        while any(Path(f"/proc/{pid}").exists() for pid in workers):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)

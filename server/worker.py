@@ -1,0 +1,105 @@
+"""One worker of several: the portable server in a process of its own, which goes when its supervisor does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+from earshot.errors import EarshotError, Internal, from_code
+
+from .logs import configure_logging
+from .run import DRAIN_SECONDS, Addresses, running
+from .settings import Settings
+
+__all__ = ["worker_process"]
+
+log = logging.getLogger(__name__)
+
+ENVIRONMENT = "EARSHOT_WORKER"
+
+
+@contextlib.asynccontextmanager
+async def worker_process(
+    settings: Settings,
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, Addresses]]:
+    """A portable server in a child process. Raises what the child says keeps it from starting."""
+    ours, theirs = os.pipe()[::-1]
+    told = {"settings": settings.model_dump(mode="json"), "pipe": theirs}
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "earshot.server.worker"),
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, ENVIRONMENT: json.dumps(told)},
+            pass_fds=(theirs,),
+            start_new_session=True,  # Ctrl-C is for the supervisor, which passes it on as a drain
+        )
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+    try:
+        assert process.stdout is not None
+        said: dict[str, str] = json.loads(await process.stdout.readline() or b"{}")
+        if "error" in said:
+            raise from_code(said["error"], said["message"])
+        if not said:
+            raise Internal("a worker ended while it started; the log has the cause")
+        yield process, Addresses(**said)
+    finally:
+        os.close(ours)
+        await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    try:
+        await asyncio.wait_for(process.wait(), DRAIN_SECONDS + 10)
+    except TimeoutError:
+        log.error("a worker did not drain; it is killed")
+        process.kill()
+        await process.wait()
+
+
+async def _serve(settings: Settings, pipe: int) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def supervisor_closed_the_pipe() -> None:
+        loop.remove_reader(pipe)
+        stop.set()
+
+    loop.add_reader(pipe, supervisor_closed_the_pipe)
+    async with running(settings) as addresses:
+        _say(dataclasses.asdict(addresses))
+        await stop.wait()
+        log.info("draining: running requests finish, new ones are refused")
+
+
+def _say(what: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """What runs in the child."""
+    told = json.loads(os.environ.pop(ENVIRONMENT))
+    settings = Settings(**told["settings"])
+    configure_logging(settings)
+    try:
+        asyncio.run(_serve(settings, told["pipe"]))
+    except EarshotError as error:
+        _say({"error": error.code, "message": error.message})
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
