@@ -14,7 +14,7 @@ from pathlib import Path
 
 from earshot.errors import DataLoss, EarshotError, FailedPrecondition, NotFound
 from earshot.index import Index
-from earshot.index.journal import Entry, Journal, open_journal
+from earshot.index.journal import Entry, Journal, is_shared, open_journal
 from earshot.index.live import LiveIndex
 
 __all__ = ["Feed"]
@@ -42,6 +42,11 @@ class Feed:
         self._inode: int | None = None
         self._journal = self._reader()
         self.index = self._live(version)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes may write."""
+        return self._address is not None and is_shared(self._address)
 
     @property
     def journal(self) -> Journal | None:

@@ -84,7 +84,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
         journal=settings.journal,
         ended=registry.look_at,
     )
-    service = Service(registry, embedders, operations)
+    service = Service(registry, embedders, operations, workers=settings.workers)
     check_tls(settings)
     check_exposure(settings)
     guard = Guard(settings.tokens_path, shares=settings.workers)
@@ -98,9 +98,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
         telemetry.metrics.queues["worker"] = lambda: {"": workers.waiting}
         listener = stack.enter_context(listen(settings.host, settings.port, shared=settings.workers > 1))
         is_shared = settings.workers > 1
-        if (
-            is_shared
-        ):  # of a port that is shared each gets connections as soon as it listens: not before it can
+        if is_shared:  # who shares a port is given connections as soon as it listens
             await asyncio.to_thread(registry.start)
         grpc_face = GrpcFace(
             service,

@@ -50,12 +50,17 @@ class Service:
     """
 
     def __init__(
-        self, registry: Registry, embedders: Embedders, operations: Operations | None = None
+        self,
+        registry: Registry,
+        embedders: Embedders,
+        operations: Operations | None = None,
+        *,
+        workers: int = 1,
     ) -> None:
         self.registry = registry
         self.indexes = IndexService(registry, embedders, operations)
         self._embedders = embedders
-        self.updates = Updates(registry, self.embed)
+        self.updates = Updates(registry, self.embed, workers=workers)
 
     def search(self, request: messages.SearchRequest) -> messages.SearchResponse:
         """The neighbors of one query.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earshot.errors import EarshotError, InvalidArgument, row_of
+from earshot.errors import EarshotError, FailedPrecondition, InvalidArgument, row_of
 from earshot.index.ids import check_id
 from earshot.index.journal import UNSET, Entry, Patch, Put, Remove
 
@@ -38,9 +38,13 @@ Embed = Callable[[ServedIndex, Sequence[str]], Floats]
 
 
 class Updates:
-    """`DatapointService/UpsertDatapoints` and `RemoveDatapoints`; `embed` makes vectors of texts."""
+    """`DatapointService/UpsertDatapoints` and `RemoveDatapoints`; `embed` makes vectors of texts.
 
-    def __init__(self, registry: Registry, embed: Embed) -> None:
+    `workers`: how many processes like this one there are behind one port.
+    """
+
+    def __init__(self, registry: Registry, embed: Embed, *, workers: int = 1) -> None:
+        self._workers = workers
         self._registry = registry
         self._embed = embed
         self._embedding = Lock()  # one bulk load at a time: searches want the model too
@@ -51,6 +55,7 @@ class Updates:
         Raises InvalidArgument for what is wrong with the request as a whole, and as `Feed.write`.
         """
         served = self._registry.get(index_id(request.index))
+        self._require_one_writer(served.name)
         points = request.datapoints
         _check_count("datapoints", len(points))
         mask = parts_of(request.update_mask)
@@ -78,6 +83,7 @@ class Updates:
         Raises as `upsert`.
         """
         served = self._registry.get(index_id(request.index))
+        self._require_one_writer(served.name)
         ids = request.datapoint_ids
         _check_count("datapoint_ids", len(ids))
         note_queries(served.name, served.version, 0)
@@ -86,6 +92,15 @@ class Updates:
         here = int(np.count_nonzero(served.index.shard.ids.rows_of(ids) >= 0))
         sequence = self._write(served, [Remove(name) for name in ids], "remove", request.request_id)
         return messages.RemoveDatapointsResponse(sequence, here)
+
+    def _require_one_writer(self, index: str) -> None:
+        """The kernel picks the worker, so only one in `workers` updates would reach the one that writes."""
+        if self._workers > 1 and not self._registry.feed(index).is_shared:
+            raise FailedPrecondition(
+                f"this server runs {self._workers} workers, and a journal in a file has one writer: serve "
+                "with --workers 1, or keep the journal in PostgreSQL (the setting journal)",
+                field="index",
+            )
 
     def _write(self, served: ServedIndex, entries: list[Entry], kind: str, request_id: str) -> int:
         if len(request_id) > MAX_REQUEST_ID:

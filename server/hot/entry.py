@@ -80,7 +80,7 @@ class _Server:
             journal=settings.journal,
             ended=self.registry.look_at,
         )
-        service = Service(self.registry, embedders, self.operations)
+        service = Service(self.registry, embedders, self.operations, workers=settings.workers)
         threads = settings.threads_of_a_worker
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="earshot")
         self.engine = ThreadPoolExecutor(threads, thread_name_prefix="earshot-engine")

@@ -42,10 +42,10 @@ def query(**more: Any) -> search_service_pb2.SearchRequest:
     return search_service_pb2.SearchRequest(index="plain", datapoint_id="id-1", **more)
 
 
-def refusal(call: Callable[[], Any]) -> tuple[str, str | None]:
+def refusal(call: Callable[[], Any]) -> tuple[str, str]:
     with pytest.raises(grpc.RpcError) as caught:
         call()
-    return caught.value.code().name, caught.value.details()
+    return caught.value.code().name, str(caught.value.details())
 
 
 def test_a_request_above_the_limit_is_refused(face: Face, stub: Any) -> None:

@@ -8,12 +8,15 @@ import signal
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
 import numpy as np
 import pytest
 
+from earshot.client import Client
+from earshot.errors import FailedPrecondition
 from earshot.index import Index, Store
 from tests.servers import Server, earshot, serving
 
@@ -34,7 +37,7 @@ def ask(server: Server, index: str = "plain") -> str:
     assert reply.status_code == 200
     options = [("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(server.grpc, options=options) as channel:
-        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
         assert check(b"", timeout=20) == b"\x08\x01"
     version: str = reply.json()["currentVersion"]
     return version
@@ -63,11 +66,22 @@ def serves_a_new_version_everywhere(server: Server) -> None:
         in_a_row = in_a_row + 1 if ask(server).endswith(version) else 0
 
 
+def refuses_updates_of_a_journal_with_one_writer(server: Server) -> None:
+    with Client(server.grpc) as client:
+        for change in (
+            lambda: client.upsert("plain", [{"id": "new", "vector": [0.0] * 8}]),
+            lambda: client.remove("plain", ["1"]),
+        ):
+            with pytest.raises(FailedPrecondition, match="--workers 1"):
+                change()
+
+
 @pytest.mark.parametrize("transport", ["portable", "hot"])
 def test_workers_are_replaced_take_up_new_versions_and_drain_together(transport: str, folder: Path) -> None:
     with serving(folder, "--transport", transport, "--workers", "2") as server:
         replaces_a_worker_that_dies(server)
         serves_a_new_version_everywhere(server)
+        refuses_updates_of_a_journal_with_one_writer(server)
         workers = children(server.process.pid)
     assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
     assert "Traceback" not in server.log()
