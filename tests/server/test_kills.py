@@ -1,0 +1,196 @@
+"""kill -9 of a server at random moments, under concurrent writers and readers, against an oracle.
+
+After each restart every acknowledged update must be there, and nothing else: none lost, none back from the
+dead, none twice. What was not acknowledged may have happened or not, but not in part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from earshot.client import Client, Retry
+from earshot.errors import EarshotError, NotFound
+from earshot.index import Index, Store
+from tests.server.forked import INDEX, Forker
+
+DIMENSION = 8
+WRITERS = 4
+IDS_A_WRITER = 25
+NAMES = [f"base-{n}" for n in range(60)]
+CYCLES = int(os.environ.get("EARSHOT_KILL_CYCLES", "200"))
+
+State = int | None
+"""The number in a datapoint's metadata, None where there is none."""
+
+
+class Oracle:
+    """What each id was acknowledged as, and what it may have become besides. One writer an id."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, State] = {}
+        self.maybe: dict[str, set[State]] = {}
+        self.acknowledged = 0
+        self.wrong: list[str] = []
+
+    def settle(self, found: dict[str, int]) -> None:
+        """Compare with what is there, which is known from now on."""
+        for name in self.known.keys() | self.maybe.keys() | found.keys():
+            state = found.get(name)
+            allowed = {self.known.get(name)} | self.maybe.get(name, set())
+            assert state in allowed, f"{name} is {state}; it may be {allowed}"
+            self.known[name] = state
+        self.maybe.clear()
+
+
+def vector_of(name: str, number: int) -> np.ndarray:
+    return np.random.default_rng([number, *name.encode()]).standard_normal(DIMENSION).astype(np.float32)
+
+
+def write(oracle: Oracle, client: Client, writer: int, seed: int, stop: threading.Event) -> None:
+    dice = random.Random(seed)
+    while not stop.is_set():
+        names = dice.sample([f"w{writer}-{n}" for n in range(IDS_A_WRITER)], dice.choice([1, 1, 5]))
+        number = dice.randrange(1 << 30)
+        is_removal = dice.random() < 0.3
+        after: State = None if is_removal else number
+        for name in names:
+            oracle.maybe.setdefault(name, set()).add(after)
+        try:
+            if is_removal:
+                client.remove(INDEX, names)
+            else:
+                points = [
+                    {"id": name, "vector": vector_of(name, number), "metadata": {"n": number}}
+                    for name in names
+                ]
+                assert not client.upsert(INDEX, points).errors
+            for name in names:
+                oracle.known[name] = after
+                oracle.maybe.pop(name, None)
+            oracle.acknowledged += len(names)
+            look(oracle, client, names[0], after)
+        except EarshotError:
+            return  # the server is gone; what was asked last may have happened or not
+
+
+def look(oracle: Oracle, client: Client, name: str, state: State) -> None:
+    """What was answered a moment ago is what the next search and read see."""
+    if state is None:
+        with contextlib.suppress(NotFound):
+            client.read(INDEX, [name])
+            oracle.wrong.append(f"{name} was removed and is read")
+        return
+    found = client.search(INDEX, vector=vector_of(name, state), k=1, target_recall=1)
+    if found[0].id != name or found[0].metadata != {"n": state}:
+        oracle.wrong.append(f"{name} {state}: found {found[0].id} {found[0].metadata}")
+
+
+def read(oracle: Oracle, client: Client, stop: threading.Event) -> None:
+    with contextlib.suppress(EarshotError):
+        while not stop.is_set():
+            ids = [hit.id for hit in client.search(INDEX, vector=np.ones(DIMENSION), k=1000)]
+            if len(set(ids)) != len(ids):
+                oracle.wrong.append("an id was found twice")
+            if sum(name.startswith("base-") for name in ids) != 60:
+                oracle.wrong.append(f"{len(ids)} found, and not all of those that never change")
+
+
+def everything(client: Client) -> dict[str, int]:
+    hits = client.search(INDEX, vector=np.ones(DIMENSION), k=1000, target_recall=1)
+    found = {hit.id: hit.metadata.get("n", -1) for hit in hits}
+    assert len(found) == len(hits), "an id was found twice"
+    assert len(client.read(INDEX, list(found))) == len(found)
+    base = {name for name in found if name.startswith("base-")}
+    assert len(base) == 60
+    return {name: number for name, number in found.items() if name not in base}
+
+
+def one_life(oracle: Oracle, address: str, pid: int, seed: int, seconds: float) -> None:
+    """Compare, then write and read until the server is killed."""
+    stop = threading.Event()
+    with Client(address, timeout=20, retry=Retry(attempts=1)) as client:
+        oracle.settle(everything(client))
+        threads = [
+            threading.Thread(target=write, args=(oracle, client, writer, seed + writer, stop))
+            for writer in range(WRITERS)
+        ]
+        threads.append(threading.Thread(target=read, args=(oracle, client, stop)))
+        for thread in threads:
+            thread.start()
+        time.sleep(seconds)
+        os.killpg(pid, signal.SIGKILL)
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    assert not oracle.wrong, oracle.wrong[:3]
+
+
+@contextlib.contextmanager
+def forker(folder: Path) -> Iterator[Forker]:
+    data = folder / "data"
+    store = Store(data)
+    store.create(INDEX)
+    vectors = np.random.default_rng(0).standard_normal((60, DIMENSION)).astype(np.float32)
+    store.publish(INDEX, Index.build(vectors, NAMES, distance_measure="SQUARED_L2_DISTANCE"))
+    with (folder / "log").open("wb") as log:
+        forker = Forker(data, log)
+        try:
+            yield forker
+        finally:
+            forker.close()
+
+
+def run(folder: Path, cycles: int, *, compacting: bool) -> Oracle:
+    dice = random.Random(20261123)
+    oracle = Oracle()
+    compaction = 0
+    with forker(folder) as forks:
+        for cycle in range(cycles):
+            pid, address, *_ = forks.order("serve")
+            assert address != "failed", (folder / "log").read_text()[-2000:]
+            if compacting and dice.random() < 0.7:
+                compaction = int(forks.order("compact")[0])
+            one_life(oracle, address, int(pid), cycle * 100, dice.uniform(0.02, 0.5))
+            if compaction and dice.random() < 0.5:
+                kill(compaction)
+                compaction = 0
+        if compaction:
+            kill(compaction)
+        pid, address, *_ = forks.order("serve")
+        with Client(address) as client:
+            oracle.settle(everything(client))
+        kill(int(pid))
+    log = (folder / "log").read_text()
+    assert "Traceback" not in log, log
+    return oracle
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("compacting", [False, True])
+def test_nothing_acknowledged_is_lost_or_comes_back(tmp_path: Path, compacting: bool) -> None:
+    assert run(tmp_path, 4, compacting=compacting).acknowledged > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compacting", [False, True])
+def test_nothing_acknowledged_is_lost_or_comes_back_in_many_lives(
+    tmp_path: Path, compacting: bool, record_property: Any
+) -> None:
+    oracle: Oracle = run(tmp_path, CYCLES, compacting=compacting)
+    record_property("acknowledged", oracle.acknowledged)
+    print(f"{CYCLES} kills, {oracle.acknowledged} acknowledged updates")
