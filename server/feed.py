@@ -21,6 +21,9 @@ __all__ = ["Feed"]
 
 log = logging.getLogger(__name__)
 
+PATIENCE_SECONDS = 5.0
+"""For another process to let go of the journal: a job holds it for the moment in which it trims."""
+
 
 class Feed:
     """One index's journal and the live index that follows it. Safe from many threads.
@@ -52,6 +55,11 @@ class Feed:
     def journal(self) -> Journal | None:
         """To read; None where there is none yet."""
         return self._journal
+
+    @property
+    def owned(self) -> Journal | None:
+        """To write; None where this process does not own it."""
+        return self._journal if self._owns else None
 
     def write(self, entries: Sequence[Entry], *, request_id: str | None, timeout: float | None) -> int:
         """Make updates durable and visible; returns the sequence number of the last.
@@ -137,7 +145,7 @@ class Feed:
                     "updates: set journal to a postgresql:// address, or rebuild it",
                     field="index",
                 )
-            journal = open_journal(self._address, self.name)
+            journal = open_journal(self._address, self.name, patience=PATIENCE_SECONDS)
             try:
                 if journal.last() < self.index.manifest.sequence_number:
                     raise DataLoss(

@@ -20,6 +20,7 @@ from earshot.errors import Unavailable
 from earshot.index import Store
 
 from .auth import Guard, check_exposure
+from .compactor import Compactor
 from .embedders import Embedders
 from .grpc_face import GrpcFace
 from .http_calls import HttpCalls
@@ -85,6 +86,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
         ended=registry.look_at,
     )
     service = Service(registry, embedders, operations, workers=settings.workers)
+    compactor = Compactor(registry, settings)
     check_tls(settings)
     check_exposure(settings)
     guard = Guard(settings.tokens_path, shares=settings.workers)
@@ -116,6 +118,8 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
             await asyncio.to_thread(registry.start)
         stack.callback(registry.stop)
         stack.callback(operations.stop)
+        compactor.start()
+        stack.callback(compactor.stop)
         http = http_app(
             service,
             workers,

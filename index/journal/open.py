@@ -16,7 +16,9 @@ JOURNAL_FILE = "journal.sqlite"
 _POSTGRES = ("postgresql://", "postgres://")
 
 
-def open_journal(address: str | os.PathLike[str], index: str, *, read_only: bool = False) -> Journal:
+def open_journal(
+    address: str | os.PathLike[str], index: str, *, read_only: bool = False, patience: float = 0
+) -> Journal:
     """The journal of an index.
 
     Args:
@@ -24,6 +26,7 @@ def open_journal(address: str | os.PathLike[str], index: str, *, read_only: bool
             such as `postgresql://user@host/database`, where journals lie by the names of their indexes.
         index: The index's name.
         read_only: To look while a server owns it.
+        patience: Seconds to wait for another process that owns the file.
 
     Raises:
         NotFound: Read only, and there is none.
@@ -38,7 +41,7 @@ def open_journal(address: str | os.PathLike[str], index: str, *, read_only: bool
         from .postgres import PostgresJournal
 
         return PostgresJournal(str(address), index, read_only=read_only)
-    return SqliteJournal(Path(address), index, read_only=read_only)
+    return SqliteJournal(Path(address), index, read_only=read_only, patience=patience)
 
 
 def drop_journal(address: str | os.PathLike[str], index: str) -> None:

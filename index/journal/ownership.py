@@ -14,15 +14,15 @@ from ..files import explained
 __all__ = ["owner_lock"]
 
 
-def owner_lock(path: Path, index: str) -> FileLock:
-    """The lock, held.
+def owner_lock(path: Path, index: str, patience: float = 0) -> FileLock:
+    """The lock, held; another owner is given `patience` seconds.
 
     Raises:
         Aborted: Another process, or this one, holds it.
         PermissionDenied: The folder cannot be written.
         NotFound: There is no such folder.
     """
-    lock = FileLock(path, timeout=0, thread_local=False)
+    lock = FileLock(path, timeout=patience, thread_local=False)
     with explained(path):
         try:
             lock.acquire()

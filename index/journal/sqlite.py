@@ -30,6 +30,7 @@ from .wal import check_wal
 
 __all__ = ["SqliteJournal"]
 
+TRIM_AT_ONCE = 2000
 # 16 MiB: a checkpoint forces two files to disk, and pages that are written again and again go once.
 _CHECKPOINT_PAGES = 4096
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_CHECKPOINT_PAGES}")
@@ -42,6 +43,7 @@ class SqliteJournal:
         path: The file; made where there is none, unless only read.
         index: For messages.
         read_only: To look while a server owns it.
+        patience: Seconds to wait for another owner.
 
     Raises:
         NotFound: Read only, and there is none.
@@ -51,7 +53,7 @@ class SqliteJournal:
         FailedPrecondition: A newer program wrote it.
     """
 
-    def __init__(self, path: Path, index: str, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, index: str, *, read_only: bool = False, patience: float = 0) -> None:
         self._path = path
         self._reading, self._writing = threading.Lock(), threading.Lock()
         self._arrived = threading.Condition()
@@ -64,7 +66,7 @@ class SqliteJournal:
                 self._reader = _connect(path, read_only=True)
                 migrate(self._reader, str(path), write=False)
             return
-        self._lock = owner_lock(path.with_suffix(".lock"), index)
+        self._lock = owner_lock(path.with_suffix(".lock"), index, patience)
         try:
             if not path.exists():
                 _create(path)
@@ -118,9 +120,16 @@ class SqliteJournal:
             raise FailedPrecondition(f"{self._path} was opened to read only")
         if through > self._last:
             raise InvalidArgument(f"through is {through}; the newest entry is {self._last}", field="through")
-        with told(self._path), self._transaction() as writer:
-            writer.execute("UPDATE state SET trimmed = max(trimmed, ?)", (through,))
-            writer.execute("DELETE FROM entries WHERE sequence <= ?", (through,))
+        first, _, trimmed = self._bounds()
+        for end in range(min(first or through, through), through + TRIM_AT_ONCE, TRIM_AT_ONCE):
+            with told(self._path), self._transaction() as writer:  # short ones: others want to write
+                last = max(trimmed, min(end, through))
+                writer.execute("UPDATE state SET trimmed = ?", (last,))
+                writer.execute("DELETE FROM entries WHERE sequence <= ?", (last,))
+
+    def _bounds(self) -> Bounds:
+        with self._query() as reader:
+            return _bounds(reader)
 
     def begin_at(self, sequence: int) -> None:
         """See `Journal`."""

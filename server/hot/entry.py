@@ -20,6 +20,7 @@ from earshot.index import Store
 
 from ..auth import Admission, Guard
 from ..auth import current as admission_of_call
+from ..compactor import Compactor
 from ..embedders import Embedders
 from ..grpc_methods import (
     BATCH_SEARCH,
@@ -82,6 +83,7 @@ class _Server:
         )
         service = Service(self.registry, embedders, self.operations, workers=settings.workers)
         threads = settings.threads_of_a_worker
+        self.compactor = Compactor(self.registry, settings)
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="earshot")
         self.engine = ThreadPoolExecutor(threads, thread_name_prefix="earshot-engine")
         self.telemetry = telemetry_for(settings)
@@ -161,6 +163,7 @@ class _Server:
     def close(self) -> None:
         """Ends the threads."""
         self.operations.stop()
+        self.compactor.stop()
         self.registry.stop()
         self.telemetry.close()
         self.engine.shutdown()
@@ -193,6 +196,7 @@ class _Entry:
         configure_logging(settings)
         server = _Server(settings, Admin(told["admin"]))
         await asyncio.to_thread(server.registry.start)
+        server.compactor.start()
         loop = asyncio.get_running_loop()
         draining: list[asyncio.Task[None]] = []  # asyncio itself keeps only weak references
 
