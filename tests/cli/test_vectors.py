@@ -35,6 +35,21 @@ def test_explain_tells_what_an_index_is_made_of(folder: Path) -> None:
     assert {"tuning", "engine", "parts"} == told.keys()
 
 
+def test_indexes_tells_engine_recall_and_bytes_by_part_when_asked(folder: Path) -> None:
+    shown = earshot(folder / "data", "indexes", "-v")
+    assert shown.returncode == 0, shown.stderr
+    for words in ("mine: scann (chosen for so many datapoints), recall 0.9", "bytes a vector", "codes"):
+        assert words in shown.stdout
+    (told,) = earshot_json(folder / "data", "indexes", "-v")
+    assert told["operating_point"]["recall"]["low"] >= 0.95
+    sizes = {part["name"]: part["bytes_a_vector"] for part in told["parts"]}
+    assert sizes["vectors"] == pytest.approx(4 * 16 + 4, abs=1)
+    assert "parts" not in earshot_json(folder / "data", "indexes")[0]
+    refused = earshot(folder / "data", "indexes", "-v", "--server", "127.0.0.1:1")
+    assert refused.returncode == 2
+    assert "--verbose reads the data folder" in refused.stderr
+
+
 def test_explain_tells_what_a_query_did(folder: Path) -> None:
     shown = earshot(folder / "data", "explain", "mine", "--id", "7", "-k", "5")
     assert shown.returncode == 0, shown.stderr

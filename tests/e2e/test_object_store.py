@@ -42,8 +42,12 @@ def test_an_object_store_is_a_data_folder(
         while (found := client.search("shows", "singing in tune"))[0].id != "choir":
             assert time.monotonic() < deadline, found.index_version
             time.sleep(0.05)
+    tuned = call("tune", "shows", "--target-recall", "0.9")
+    assert (tuned["version"], tuned["target_recall"]) == ("v000003", 0.9)
+    assert call("indexes", "-v")[0]["parts"]
+    assert call("rollback", "shows")["current"] == "v000002"
     assert call("verify", "shows")["count"] == 3
     assert call("diff", "shows", "v000001", "v000002")["added"] == 1
     assert call("rollback", "shows")["current"] == "v000001"
-    assert call("prune", "shows", "--keep", "1")["removed"] == []
+    assert call("prune", "shows", "--keep", "1")["removed"] == ["v000002"]
     assert [version["current"] for version in call("versions", "shows")] == [False, True]
