@@ -159,12 +159,12 @@ def elsewhere(data: Dataset, truth: Rows) -> list[Elsewhere]:
     return results
 
 
-def data_sets(folder: Path, names: list[str] | None, quick: bool) -> Iterator[Dataset]:
-    """Those named, or the usual ones, as far as they are there."""
+def data_sets(folder: Path, names: Iterable[str], quick: bool) -> Iterator[Dataset]:
+    """Those named, as far as they are there."""
     if quick:
         yield real("sift10k", folder) or synthetic(10_000)
         return
-    for name in names or SETS:
+    for name in names:
         data = synthetic(SYNTHETIC) if name == "synthetic" else real(name, folder)
         if data is not None:
             yield data
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows here too")
     parser.add_argument("--out", type=Path, default=Path(), help="where engine.csv and engine.svg go")
     parser.add_argument("--data", type=Path, default=data_folder(), help="the folder of real data")
-    parser.add_argument("--sets", nargs="+", choices=SETS, help="these alone; all where it is not given")
+    parser.add_argument("--sets", nargs="*", choices=SETS, default=SETS, help="these alone, or none")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--no-growth", action="store_true", help="leave out 100 k to 1 M datapoints")
     options = parser.parse_args()
@@ -193,8 +193,8 @@ def main() -> None:
             rows["tuned"] += beside_grid(data, index, raw, truth, options.quick)
         if not options.no_peers:
             rows["points"] += peer_points(data, truth, FEW_SETTINGS if options.quick else SETTINGS, console)
-    text = None if options.quick or options.sets else real("lsa128_podcast100k_text", options.data)
-    if text is not None:
+    text = None if options.quick else real("lsa128_podcast100k_text", options.data)
+    if text is not None and "lsa128_podcast100k" in options.sets:
         exact = Index.build(text.base, engine="exact")
         rows["elsewhere"] = elsewhere(text, exact.search(text.queries, K).rows)
     if not options.no_growth:
