@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ..distance import Floats
 from ..engines import Engine, ExactEngine, Rows
 from ..tuning import Recall, recall_of
+from ..vectors import squared_norms
 from .clock import one_thread, timed
 from .inverted import as_bitmap
 from .leaves import Work, search_leaves
@@ -25,7 +26,7 @@ from .plan import CALIBRATED_AT, FilterTuning, LeafPoint, ScanCost
 from .post import RANKS, measure
 from .scoring import scan
 
-QUERIES = 512
+QUERIES = 1024
 _LEAF_QUERIES = 256
 _SELECTIVITIES = (0.3, 0.1, 0.03, 0.01)
 _MISSING = (4.0, 1.0, 0.4, 0.15, 0.05, 0.02)
@@ -34,6 +35,7 @@ _BATCH = 256
 _ALONE = 16
 _ANCHORS = 4
 _ENOUGH = 0.99
+_ROUNDING = np.float32(1e-6)  # of a product of float32, as a share of both lengths
 _DEAREST = 1 / 4  # of scoring every row; what costs more than this is no use for post-filtering
 
 Step = Callable[[int, int], None]
@@ -41,7 +43,7 @@ Step = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A filter, the queries that ask with it, and the k-th best score of each."""
+    """A filter, the queries that ask with it, and the k-th best score of each, less what is rounded."""
 
     passing: Passing
     queries: Floats
@@ -51,7 +53,9 @@ class _Trial:
     @classmethod
     def of(cls, passing: Passing, queries: Floats, k: int) -> _Trial:
         found = [scan(batch, passing.gathered, k)[0] for batch in _batches(queries)]
-        return cls(passing, queries, np.concatenate(found).min(axis=1), k)
+        # Products of other shapes are summed in another order: the k-th itself may come out a little less.
+        lengths = np.sqrt(squared_norms(queries) * squared_norms(passing.gathered).max())
+        return cls(passing, queries, np.concatenate(found).min(axis=1) - _ROUNDING * lengths, k)
 
     def hits(self, scores: Floats) -> npt.NDArray[np.int64]:
         """How many rows each query found of what it should have."""
@@ -169,7 +173,7 @@ class _World:
             self.generator.choice(len(queries), min(_ANCHORS, len(queries)), replace=False)
         ]:
             together = np.argsort(-(queries @ anchor), kind="stable")[
-                : max(1, len(queries) // (2 * _ANCHORS))
+                : max(1, min(len(queries) // 2, _LEAF_QUERIES) // _ANCHORS)
             ]
             blocks = _batches(self.vectors, 16_384)
             nearness = np.concatenate([self.lift.vectors(block) @ anchor for block in blocks])

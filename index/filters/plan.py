@@ -158,6 +158,8 @@ class Planner:
         worthwhile = tuple(
             rung for rung in rungs[first:] if _each(rung.cost, rung.alone, queries) < otherwise
         )
+        if worthwhile:
+            worthwhile = (worthwhile[0].narrowed(k, selectivity), *worthwhile)
         return Choice(min(costs, key=lambda path: costs[path]), leaf, worthwhile, fallback)
 
 

@@ -8,7 +8,7 @@ that ends before the rank at which the engine begins to find too few.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import erf, inf, sqrt
 
@@ -22,7 +22,7 @@ from ..tuning import recall_of
 from .clock import timed
 
 RANKS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-_CANDIDATES = tuple(2**power for power in range(4, 12))
+_CANDIDATES = (16, 32, 48, 64, 96, 128, 256, 512, 1024, 2048)
 _STEPS = 2 * 16  # of leaves, two to a doubling
 _WORTHWHILE = 0.002  # of recall, at some rank
 _TARGETS = (0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -33,6 +33,7 @@ _FEWEST = 128
 _WIDER = 1.2  # than the rung before, or it is none
 _CHANCE = 0.01  # so far over its share of doubt an answer may be by chance
 _TINY = 1e-3
+_SELDOM = 0.002
 
 
 class PostPoint(msgspec.Struct, frozen=True):
@@ -75,6 +76,12 @@ class Rung:
     target: float
     cost: float
     alone: float
+
+    def narrowed(self, k: int, selectivity: float) -> Rung:
+        """The same, asked for no more neighbors than it takes to have k pass, nearly always."""
+        enough = (w for w in range(k, self.width) if chance_of_fewer(k, w, selectivity) <= _SELDOM)
+        width = next(enough, self.width)
+        return replace(self, width=width, doubts=self.doubts[:width])
 
     def is_safe(self, ranks: Rows) -> npt.NDArray[np.bool_]:
         """Whether the neighbors of these ranks [q, k], counted from 0, are enough of those that there are.
@@ -121,12 +128,18 @@ def passing_neighbors(
         or where the answer is not safe: what rows and distances say is then meaningless.
     """
     found, values = engine.search(queries, rung.width, rung.parameters)
-    kept = mask[found]
+    kept = mask.take(found, mode="clip")
     kept &= found >= 0
-    order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
-    passed = np.count_nonzero(kept, axis=1)
-    passed[(passed >= k) & ~rung.is_safe(order)] = k - 1
-    return np.take_along_axis(found, order, 1), np.take_along_axis(values, order, 1), passed
+    place = np.cumsum(kept, axis=1, dtype=np.int16)
+    passed = place[:, -1].astype(np.int64)
+    answered = passed >= k
+    kept &= place <= k
+    kept &= answered[:, np.newaxis]
+    starts = rung.width * np.arange(len(found))[:, np.newaxis]
+    order = np.broadcast_to(starts, (len(found), k)).copy()
+    order[answered] = np.flatnonzero(kept).reshape(-1, k)
+    passed[answered & ~rung.is_safe(order - starts)] = k - 1
+    return found.ravel()[order], values.ravel()[order], passed
 
 
 def next_rung(rungs: Sequence[Rung], width: int, k: int, selectivity: float, passed: Rows) -> Rung | None:
@@ -145,7 +158,7 @@ def next_rung(rungs: Sequence[Rung], width: int, k: int, selectivity: float, pas
 def measure(engine: Engine, queries: Floats, truth: Rows, dearest: float) -> list[PostPoint]:
     """Recall by rank at the engine parameters that are worth having, cheapest first.
 
-    Leaves grow, and for each number of them candidates double, as long as it helps and costs no more than
+    Leaves grow, and for each number of them candidates, as long as it helps and costs no more than
     `dearest`: few candidates limit what many leaves can find, so what did not gain from the last step of the
     leaves is not tried again.
 
@@ -162,7 +175,7 @@ def measure(engine: Engine, queries: Floats, truth: Rows, dearest: float) -> lis
     cost = 0.0
     for fewer, leaves in pairwise((0, *steps)):
         gained = []
-        for candidates in sizes:
+        for less, candidates in pairwise((0, *sizes)):
             few = max(_FEWEST, int(_SECONDS / max(cost, 1e-6)))
             parameters = QueryParameters(leaves, candidates)
             point = _measured(engine, queries[:few], truth[:few], parameters, stamps)
@@ -172,7 +185,7 @@ def measure(engine: Engine, queries: Floats, truth: Rows, dearest: float) -> lis
             points[leaves, candidates] = point
             if _gain(point, points.get((fewer, candidates))) > _WORTHWHILE:
                 gained.append(candidates)
-            if _gain(point, points.get((leaves, candidates // 2))) <= _WORTHWHILE:
+            if _gain(point, points.get((leaves, less))) <= _WORTHWHILE:
                 break
         sizes = [candidates for candidates in sizes if candidates >= min(gained, default=inf)]
         if not sizes:
