@@ -28,6 +28,7 @@ class Line:
     """Points 0 … n − 1 of a line, a query at 0: row j is the j-th neighbor. It loses rows as told."""
 
     leaves = 8
+    on_device = False
 
     def __init__(self, lost):
         self.lost = lost
@@ -115,3 +116,31 @@ def test_costs_are_measured_on_one_thread_of_blas():
         pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     assert pools
     assert all(pool["num_threads"] == 1 for pool in pools)
+
+
+def test_queries_of_a_batch_are_answered_each_for_itself():
+    class Shifted(Line):
+        def search(self, queries, k, parameters):
+            rows, _ = super().search(queries, k, parameters)
+            rows = np.where(rows < 0, -1, rows + 10 * np.arange(len(queries))[:, np.newaxis])
+            return rows, rows.astype(np.float32)
+
+    rung = Rung(QueryParameters(1, 20), 20, np.ones(20), 0.9, 1.0, 1.0)
+    mask = np.zeros(COUNT, bool)
+    mask[[3, 5, 12, 14, 16, 45]] = True
+    rows, distances, passed = passing_neighbors(
+        Shifted(np.zeros(COUNT, bool)), np.zeros((4, 2), np.float32), 3, mask, rung
+    )
+    assert passed.tolist() == [5, 3, 0, 1]
+    assert rows[:2].tolist() == [[3, 5, 12], [12, 14, 16]]
+    np.testing.assert_array_equal(distances[:2], rows[:2])
+
+
+def test_a_rung_is_asked_for_no_more_than_lets_enough_pass():
+    rung = Rung(QueryParameters(1, 64), 64, np.linspace(1, 2, 64), 0.9, 1.0, 1.0)
+    assert rung.narrowed(10, 1.0).width == 10
+    half = rung.narrowed(10, 0.5)
+    assert 30 < half.width < 50
+    assert chance_of_fewer(10, half.width, 0.5) <= 0.002
+    np.testing.assert_array_equal(half.doubts, rung.doubts[: half.width])
+    assert rung.narrowed(10, 0.05).width == 64
