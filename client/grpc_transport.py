@@ -59,7 +59,8 @@ class GrpcTransport:
         self, method: MethodDescriptor, requests: Iterable[Message], timeout: float | None
     ) -> Generator[Message]:
         """Answers as they come; closing the generator ends the call."""
-        call = self._channel.stream_stream(**_wire(method))(iter(requests), timeout=timeout)
+        send = self._channel.stream_stream(**_wire(method))
+        call = send(iter(requests), timeout=timeout, metadata=self._metadata)
         try:
             yield from call
         except grpc.RpcError as error:
@@ -108,7 +109,8 @@ class AsyncGrpcTransport:
         self, method: MethodDescriptor, requests: AsyncIterable[Message], timeout: float | None
     ) -> AsyncGenerator[Message]:
         """Answers as they come; closing the generator ends the call."""
-        call = self._channel.stream_stream(**_wire(method))(aiter(requests), timeout=timeout)
+        send = self._channel.stream_stream(**_wire(method))
+        call = send(aiter(requests), timeout=timeout, metadata=self._metadata)
         try:
             async for answer in call:
                 yield answer

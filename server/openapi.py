@@ -134,8 +134,11 @@ def add_schemas(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         schema = generate()
-        named = schema.setdefault("components", {}).setdefault("schemas", {})
-        named.update(components, Error=ERROR_SCHEMA)
+        ours = schema.setdefault("components", {})
+        ours.setdefault("schemas", {}).update(components, Error=ERROR_SCHEMA)
+        # Some servers ask for a token and some do not; the page has a field for it either way.
+        ours["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{}, {"token": []}]
         for path in schema["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)  # ours are 400, in the one shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import time
@@ -13,6 +14,8 @@ import grpc
 import httpx
 import pytest
 
+from earshot.client import Client
+from earshot.errors import PermissionDenied, Unauthenticated
 from earshot.server.auth import Grant, TokenFile
 from earshot.v1 import (
     datapoint_service_pb2,
@@ -22,6 +25,7 @@ from earshot.v1 import (
     search_service_pb2_grpc,
 )
 from tests.server.hot.conftest import Face, serving_face, settings_for
+from tests.servers import earshot
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +211,33 @@ def test_a_body_is_not_read_before_the_token(face: Face) -> None:
             b"Content-Length: 1000000\r\n\r\n"
         )
         assert raw.recv(4096).startswith(b"HTTP/1.1 401")
+
+
+@pytest.mark.parametrize("wire", ["grpc", "http"])
+def test_the_client_sends_its_token_with_every_kind_of_call(face: Face, token: Make, wire: str) -> None:
+    with Client(getattr(face.addresses, wire), token=token("write:plain")) as client:
+        assert client.search("plain", datapoint_id="id-1", k=1)[0].id == "id-1"
+        assert len(client.search_batch("plain", datapoint_ids=["id-1", "id-2"], k=1)) == 2
+        assert [index.name for index in client.indexes()] == ["indexes/plain"]
+        assert client.read("plain", ["id-1"])[0].id == "id-1"
+        assert client.remove("plain", ["nobody"]).count == 0
+        found = list(client.search_stream("plain", datapoint_ids=["id-1", "id-2"], k=1))
+        assert [each[0].id for each in found] == ["id-1", "id-2"]  # type: ignore[index]
+        with pytest.raises(PermissionDenied, match="admin"):
+            client.delete_index("plain", force=True)
+    with Client(getattr(face.addresses, wire)) as stranger:
+        assert stranger.ready()
+        with pytest.raises(Unauthenticated):
+            stranger.search("plain", datapoint_id="id-1")
+
+
+def test_the_command_line_takes_the_token_from_the_environment(face: Face, folder: Path, token: Make) -> None:
+    asked = ("indexes", "--server", face.addresses.grpc, "--json")
+    done = earshot(folder, *asked, EARSHOT_TOKEN=token("read:plain"))
+    assert [index["name"] for index in json.loads(done.stdout)] == ["indexes/plain"]
+    refused = earshot(folder, *asked, EARSHOT_TOKEN="")
+    assert refused.returncode == 1
+    assert "Authorization: Bearer" in refused.stderr
 
 
 def test_a_scope_on_one_index_says_nothing_of_another(channel: grpc.Channel, token: Make) -> None:

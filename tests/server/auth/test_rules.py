@@ -76,7 +76,7 @@ def test_an_http_path_has_the_row_of_its_method(
 )
 def test_an_operation_belongs_to_its_index(verb: str, rest: str, method: str) -> None:
     route = route_of(verb, f"/v1/indexes/p/operations{rest}")
-    assert route == (RULES[f"/google.longrunning.Operations/{method}"], "indexes/p/operations/1")
+    assert tuple(route) == (RULES[f"/google.longrunning.Operations/{method}"], "indexes/p/operations/1")
     assert index_of(route.resource or "") == "p"
 
 
