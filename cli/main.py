@@ -18,6 +18,8 @@ from . import (
     backup,
     build,
     compact,
+    create,
+    delete,
     demo,
     diff,
     explain,
@@ -71,6 +73,7 @@ for module in (
     upsert,
     remove,
     get,
+    create,
     indexes,
     versions,
     tune,
@@ -82,6 +85,7 @@ for module in (
     diff,
     rollback,
     prune,
+    delete,
     demo,
 ):
     app.command()(connected(getattr(module, module.__name__.rpartition(".")[2])))

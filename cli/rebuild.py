@@ -7,10 +7,24 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from .options import CacheDir, DataDir, DropLiveUpdates, IndexName, Journal, Json, Shards, TuningQueries
+from earshot.errors import InvalidArgument
+
+from .options import (
+    CacheDir,
+    DataDir,
+    DropLiveUpdates,
+    IndexName,
+    Journal,
+    Json,
+    Server,
+    Shards,
+    TuningQueries,
+    client_of,
+)
 from .output import console, print_json, progress_bars
 
 if TYPE_CHECKING:
+    from earshot.client import Client, Operation
     from earshot.embedding import Precision
     from earshot.jobs import RebuildReport
 
@@ -20,12 +34,13 @@ __all__ = ["print_report", "rebuild"]
 def rebuild(
     index: IndexName,
     source: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
-            help="Feed (file or address), JSON lines file (plain or .gz) or folder. May be repeated.",
+            help="Feed (file or address), JSON lines file (plain or .gz) or folder. May be repeated. "
+            "A server reads those of its current version again where none is given.",
             show_default=False,
         ),
-    ],
+    ] = None,
     transcripts: Annotated[
         list[Path] | None,
         typer.Option(
@@ -66,6 +81,7 @@ def rebuild(
     tuning_queries: TuningQueries = None,
     journal: Journal = None,
     drop_live_updates: DropLiveUpdates = False,
+    server: Server = None,
     json: Json = False,
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
@@ -74,7 +90,40 @@ def rebuild(
 
     A server over the same data folder picks the new version up without a failed query. A killed run
     resumes; a run over unchanged sources does nothing.
+
+    With --server the server does it, at low priority, and goes on where this command is stopped: `source`,
+    `transcripts`, `field`, `max-bad`, `keep` and `force` are passed on, all else is the index's config there.
     """
+    if server is not None:
+        own = {
+            "--target-recall": target_recall,
+            "--shards": shards,
+            "--tuning-queries": tuning_queries,
+            "--journal": journal,
+            "--drop-live-updates": drop_live_updates or None,
+            "--precision": None if precision == "int8" else precision,
+        }
+        _check_passed_on([flag for flag, value in own.items() if value is not None])
+        paths = [str(each) for each in transcripts or ()]
+        with client_of(server, data_dir) as client:
+            started = client.rebuild(
+                index,
+                source or (),
+                transcripts=paths,
+                fields=field or (),
+                max_bad=max_bad,
+                keep=keep,
+                force=force,
+            )
+            if not json:
+                console.print(f"{started.name} runs on the server", highlight=False, soft_wrap=True)
+            done = _followed(client, started)
+        _print_done(done, json=json)
+        return
+    if not source:
+        raise InvalidArgument(
+            "sources: give at least one --source: a file, folder or address", field="source"
+        )
     from earshot.jobs import BadLimit, RebuildRequest
     from earshot.jobs import rebuild as run_job
     from earshot.jobs.sources import field_mapping
@@ -102,6 +151,43 @@ def rebuild(
         print_json(report)
     else:
         print_report(report)
+
+
+def _check_passed_on(flags: list[str]) -> None:
+    if flags:
+        raise InvalidArgument(
+            f"{' and '.join(flags)} cannot be passed on to a server, which builds as the index's config says",
+            field="server",
+        )
+
+
+def _followed(client: Client, started: Operation) -> Operation:
+    """The job at its end, with bars until then. Raises what it failed with."""
+    with progress_bars() as advance:
+
+        def progress(now: Operation) -> None:
+            if now.step:
+                advance(now.step, now.step_done, now.step_total)
+
+        return client.wait(started, progress=progress)
+
+
+def _print_done(done: Operation, *, json: bool) -> None:
+    report = done.report
+    assert report is not None
+    version = report.index_version.removeprefix("indexes/").replace("/versions/", " ")
+    if json:
+        print_json(done)
+    elif report.published:
+        console.print(
+            f"published [bold]{version}[/]: {report.documents} documents, {report.datapoints} datapoints "
+            f"({report.embedded} embedded now), recall {report.measured_recall:.4f} "
+            f"[{report.measured_recall_low:.4f}, {report.measured_recall_high:.4f}], "
+            f"{report.bad_records} bad records",
+            highlight=False,
+        )
+    else:
+        console.print(f"nothing has changed: {version} stays", highlight=False)
 
 
 def print_report(report: RebuildReport) -> None:

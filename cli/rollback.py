@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .options import CacheDir, DataDir, IndexName, Json, Version, store_of
+from .options import CacheDir, DataDir, IndexName, Json, Server, Version, client_of
 from .output import console, print_json
 
 __all__ = ["rollback"]
@@ -11,6 +11,7 @@ __all__ = ["rollback"]
 def rollback(
     index: IndexName,
     version: Version = None,
+    server: Server = None,
     json: Json = False,
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
@@ -19,9 +20,9 @@ def rollback(
 
     Running servers follow without a failed query. Nothing is removed: name a newer version to go forward.
     """
-    store = store_of(data_dir, cache_dir)
-    before = store.current(index)
-    after = store.rollback(index, version)
+    with client_of(server, data_dir, cache_dir) as client:
+        before = client.get_index(index).current_version.rpartition("/")[2]
+        after = client.rollback(index, version).current_version.rpartition("/")[2]
     if json:
         print_json({"index": index, "before": before, "current": after})
     else:

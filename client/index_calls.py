@@ -18,7 +18,7 @@ __all__ = ["AsyncIndexCalls", "IndexCalls"]
 
 R = TypeVar("R")
 
-POLL_SECONDS = 2.0
+POLL_SECONDS = 0.9  # below what servers log as slow
 LEAST_SECONDS_BETWEEN_POLLS = 0.2
 
 

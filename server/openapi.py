@@ -63,7 +63,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
     index_messages.RebuildIndexRequest: {"the same sources again": {"value": {}}},
     index_messages.RollbackIndexRequest: {"to the version before": {"value": {}}},
     index_messages.WaitOperationRequest: {"for two seconds": {"value": {"timeout": "2s"}}},
-    messages.ReadDatapointsRequest: {"by id": {"value": {"ids": ["an-id-that-a-search-returned"]}}},
+    messages.ReadDatapointsRequest: {"by id": {"value": {"ids": ["selle-et-quai-001"]}}},
 }
 
 TYPES = (
