@@ -6,6 +6,9 @@ import time
 
 __all__ = ["SHORTEST_RETRY_SECONDS", "Pace"]
 
+# Who is let in to be answered at the last moment is often answered after it, all work in vain: the wait is an
+# estimate, and the batch takes its time too.
+CAUTION = 2.0
 SHORTEST_RETRY_SECONDS = 0.05  # what is said to those who cannot join the queue now
 
 _MEMORY = 10  # units; what was seen before fades by so much that as many new ones weigh the same
@@ -34,4 +37,4 @@ class Pace:
         """
         if deadline is None or not units:
             return False
-        return 0 < deadline - time.monotonic() <= self.seconds(units)
+        return 0 < deadline - time.monotonic() <= CAUTION * self.seconds(units)

@@ -82,6 +82,7 @@ class HotApp:
         path = scope["path"]
         try:
             with self._begin(path, headers) as record:
+                self._telemetry.check_room()
                 admission = self._guard.admit(path, headers)
                 act(admission)
                 call = Call(headers, receive, self._max_message_bytes)

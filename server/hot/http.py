@@ -80,6 +80,7 @@ class HotHttp:
         send: Send,
     ) -> None:
         try:
+            self._telemetry.check_room()
             admission = self._guard.admit_http(scope["method"], scope["path"], headers)
             call = Call(headers, receive, self._max_message_bytes)
             record.deadline = call.deadline

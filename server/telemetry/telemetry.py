@@ -5,13 +5,18 @@ A face calls `begin` when it has the headers, and its `with` block ends when ans
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+
+from earshot.errors import ResourceExhausted
 
 from .metrics import Metrics
 from .record import CallRecord
 
 __all__ = ["Listener", "Telemetry"]
+
+RETRY_SECONDS = 1.0
 
 Listener = Callable[[CallRecord, float], None]
 """Is told of each call that is over, and of the seconds it took."""
@@ -25,7 +30,10 @@ class Telemetry:
         transport: str,
         listeners: Sequence[Listener] = (),
         close: Callable[[], None] = lambda: None,
+        *,
+        max_in_flight: int = sys.maxsize,
     ) -> None:
+        self._max_in_flight = max_in_flight
         self.close = close
         self.metrics = Metrics(transport)
         self._listeners = (self.metrics.ended, *listeners)
@@ -34,6 +42,16 @@ class Telemetry:
         """A call that arrives now over `protocol`, `grpc` or `http`; the headers' names are lower case."""
         self.metrics.in_flight[protocol] += 1
         return CallRecord(protocol, method, headers, self._end)
+
+    def check_room(self) -> None:
+        """Raises ResourceExhausted where more calls are under way than the queues behind could hold.
+
+        Then the event loop itself is what is too slow, and reading another request would slow it further.
+        """
+        if sum(self.metrics.in_flight.values()) > self._max_in_flight:
+            raise ResourceExhausted(
+                "the server has more to do than it can; try again in a moment", retry_after=RETRY_SECONDS
+            )
 
     def begin_stream(self, protocol: str, method: str, headers: Mapping[bytes, bytes]) -> CallRecord:
         """A stream that opens now; it is the queries in it that are counted, each by `begin_in_stream`."""

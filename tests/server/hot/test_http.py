@@ -83,3 +83,13 @@ async def test_a_search_past_its_deadline_is_cancelled_and_says_504() -> None:
     assert stuck.was_cancelled.is_set()
     assert client.sent[0]["status"] == 504
     assert json.loads(client.sent[1]["body"])["error"]["status"] == "DEADLINE_EXCEEDED"
+
+
+async def test_with_too_many_under_way_a_search_is_refused_before_it_is_read() -> None:
+    stuck, client = Stuck(), Client()
+    calling = app(stuck, Telemetry("hot", max_in_flight=0))(client.scope, client.incoming.get, client.send)
+    await asyncio.wait_for(calling, 10)
+    assert not stuck.began.is_set()
+    assert client.incoming.qsize() == 1
+    assert client.sent[0]["status"] == 429
+    assert dict(client.sent[0]["headers"])[b"retry-after"] == b"1"
