@@ -94,7 +94,8 @@ def _tell_query(said: Explanation) -> None:
         plan = said.filter
         lines.append(
             f"filter: {plan.path}, {plan.passing} of {plan.total} datapoints pass, {plan.leaves:g} leaves, "
-            f"{plan.candidates:g} rows scored" + (", then another way" if plan.short else "")
+            f"{plan.candidates:g} rows scored{', then another way' if plan.short else ''}; "
+            f"recall of {plan.promised:.3f} or more promised"
         )
     if said.crowding is not None:
         lines.append(f"crowding: at most {said.crowding} of a tag, {said.rounds} rounds")

@@ -308,5 +308,6 @@ def _plan_of(plans: Sequence[Plan]) -> Plan:
         leaves=sum(plan.leaves for plan in plans),
         candidates=sum(plan.candidates for plan in plans),
         short=max(plan.short for plan in plans),
+        promised=min(plan.promised for plan in plans),
         seconds={step: max(plan.seconds[step] for plan in plans) for step in plans[0].seconds},
     )

@@ -81,6 +81,8 @@ class Plan:
         candidates: Rows scored, a query on average; by the engine's count where it post-filtered.
         short: Queries that the engine answered with too few that pass, and that were asked again.
         seconds: By step.
+        promised: Recall that the way was measured to hold: 1 where every row that passes is scored, the lower
+            end of what was measured by leaf, the target where an answer is believed by its ranks.
     """
 
     path: Path
@@ -90,6 +92,7 @@ class Plan:
     candidates: float = 0.0
     short: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    promised: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,12 @@ class Choice:
     rungs: tuple[Rung, ...] = ()
     otherwise: Path = Path.EXACT
     exact: bool = False
+
+    def promised(self, target: float | None) -> float:
+        """See `Plan`."""
+        if self.path is Path.LEAVES and self.leaf is not None:
+            return self.leaf.recall.low
+        return 1.0 if self.path is Path.EXACT or target is None else target
 
 
 class Planner:

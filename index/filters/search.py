@@ -170,6 +170,7 @@ class Filters:
             work.rows / asked,
             work.short,
             {"filter": compiled - began, "search": perf_counter() - compiled},
+            choice.promised(target),
         )
         return rows, distances, plan
 

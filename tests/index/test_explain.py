@@ -65,6 +65,10 @@ def test_a_filter_tells_its_plan(base: np.ndarray, unseen: np.ndarray) -> None:
     said = index.explain(unseen[0], 5, where={"even": "True"})
     assert said.filter is not None
     assert said.filter.passing == len(base) / 2
+    assert 0.95 <= said.filter.promised <= 1
+    exactly = index.explain(unseen[0], 5, where={"even": "True"}, target_recall=1).filter
+    assert exactly is not None
+    assert exactly.promised == 1
     assert "filtered" in [step.name for step in said.steps]
     assert said.point is None
     assert said.found >= 4

@@ -41,10 +41,17 @@ def flip(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory, base) -> Path:
-    """A version with every kind of file: ScaNN's, norms, ids and attributes."""
+    """A version with every kind of file: ScaNN's, norms, ids, attributes and filters."""
     store = Store(tmp_path_factory.mktemp("published"))
     store.create("podcasts")
-    store.publish("podcasts", Index.build(base[:1200], distance_measure="COSINE_DISTANCE"))
+    index = Index.build(
+        base[:1200],
+        distance_measure="COSINE_DISTANCE",
+        crowding_tags=[f"show-{row % 9}" for row in range(1200)],
+        metadata=[{"row": row} for row in range(1200)],
+        restricts={"language": ["de", "fr"] * 600, "year": list(range(1200))},
+    )
+    store.publish("podcasts", index)
     return Path(store.location)
 
 
@@ -54,7 +61,7 @@ def test_every_damaged_file_is_named_and_not_served(harm, published, tmp_path) -
     names = [
         path.relative_to(published / version) for path in (published / version).rglob("*") if path.is_file()
     ]
-    assert len(names) >= 12
+    assert len(names) >= 20
     for number, name in enumerate(names):
         data = tmp_path / str(number)
         shutil.copytree(published, data)
