@@ -88,7 +88,9 @@ class Rung:
 
         It is not where a filter is against a query: what passes lies far out, where less is found.
         """
-        safe: npt.NDArray[np.bool_] = self.doubts[ranks].mean(axis=1) * self.target <= 1 + _CHANCE
+        safe: npt.NDArray[np.bool_] = (
+            self.doubts[ranks].sum(axis=1) * self.target <= (1 + _CHANCE) * ranks.shape[1]
+        )
         return safe
 
 
@@ -134,10 +136,12 @@ def passing_neighbors(
     passed = place[:, -1].astype(np.int64)
     answered = passed >= k
     kept &= place <= k
-    kept &= answered[:, np.newaxis]
-    starts = rung.width * np.arange(len(found))[:, np.newaxis]
-    order = np.broadcast_to(starts, (len(found), k)).copy()
-    order[answered] = np.flatnonzero(kept).reshape(-1, k)
+    starts = (rung.width * np.arange(len(found)))[:, np.newaxis]
+    if answered.all():
+        order = np.flatnonzero(kept).reshape(-1, k)
+    else:
+        order = np.repeat(starts, k, axis=1)
+        order[answered] = np.flatnonzero(kept & answered[:, np.newaxis]).reshape(-1, k)
     passed[answered & ~rung.is_safe(order - starts)] = k - 1
     return found.ravel()[order], values.ravel()[order], passed
 

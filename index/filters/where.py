@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,12 @@ def as_where(where: Any) -> Where:
             f"where is {where!r}; it must be a mapping such as {{'language': 'de'}}, or a list of restricts",
             field="where",
         )
+    return _checked(tuple(restricts))
+
+
+@lru_cache(maxsize=1024)
+def _checked(restricts: tuple[Restrict, ...]) -> Where:
+    # Equal restricts mean the same, so what was checked before need not be again: tens of µs a query.
     for restrict in restricts:
         if isinstance(restrict, NumericRestrict) and restrict.op is None:
             raise InvalidArgument(
