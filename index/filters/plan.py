@@ -14,7 +14,7 @@ from .post import PostPoint, Rung, chance_of_fewer, ladder
 CALIBRATED_AT = (10, 100)
 _ABOUT = 1.1
 _OFTEN = 0.3
-_STRAGGLER = 4  # what a query that is asked again costs, beside one of a batch
+_STRAGGLER = 2  # what a query that is asked again costs, beside one of a batch
 
 
 class Path(StrEnum):
