@@ -1,0 +1,329 @@
+"""What updates cost: how many are durable a second, when they are seen, and what searches feel of them.
+
+`python -m benchmarks.updates [--quick] [--json PATH] [--postgres ADDRESS] [--datapoints N] [--only PART,…]`
+
+The parts: `journal`, appends without a server; `service`, upserts over gRPC to a server in a process of its
+own, with the load generator beside it on the same cores; `visible`, an upsert and the very next search; `mixed`,
+the latency of searches and their recall while updates come at a steady rate; `restart`, how long opening takes
+with entries in the journal. 128 dimensions, clustered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from earshot.client import Client
+from earshot.index import Index, Store
+from earshot.index.distance import Floats
+from earshot.index.journal import Journal, Put, open_journal
+from earshot.index.live import LiveIndex
+from earshot.v1 import datapoint_service_pb2 as datapoint_service
+from earshot.v1 import search_service_pb2 as search_service
+
+from .service import synthetic
+
+BATCHES, CALLERS = (1, 100, 1000), (1, 8, 64)
+RATES = (0, 1000, 5000)
+INDEX, DIMENSION, K = "benchmark", 128, 10
+UPSERT = "/earshot.v1.DatapointService/UpsertDatapoints"
+SEARCH = "/earshot.v1.SearchService/Search"
+PARTS = ("journal", "service", "visible", "mixed", "restart")
+
+Messages = list[list[bytes]]
+
+console = Console()
+
+
+def side_by_side(callers: int, seconds: float, call: Callable[[int, int], int]) -> float:
+    """What `call` counts a second: called with (caller, turn) over and over by each caller."""
+    counts = [0] * callers
+    began = time.perf_counter()
+
+    def work(caller: int) -> None:
+        turn = 0
+        while time.perf_counter() - began < seconds:
+            counts[caller] += call(caller, turn)
+            turn += 1
+
+    threads = [threading.Thread(target=work, args=(caller,)) for caller in range(callers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / (time.perf_counter() - began)
+
+
+def journals(vectors: Floats, seconds: float, postgres: str | None) -> Iterator[dict[str, Any]]:
+    """Durable appends a second."""
+    for kind in ("sqlite", *(["postgres"] if postgres else [])):
+        for batch in BATCHES:
+            for callers in CALLERS:
+                with tempfile.TemporaryDirectory() as folder:
+                    address = Path(folder, "journal.sqlite") if kind == "sqlite" else postgres or ""
+                    with closing(open_journal(address, INDEX)) as log:
+
+                        def call(caller: int, turn: int, log: Journal = log, batch: int = batch) -> int:
+                            log.append([Put(f"{caller}-{turn}-{i}", vectors[i]) for i in range(batch)])
+                            return batch
+
+                        rate = side_by_side(callers, seconds, call)
+                        status = log.status()
+                yield {
+                    "journal": kind,
+                    "batch": batch,
+                    "callers": callers,
+                    "upserts/s": round(rate),
+                    "bytes an entry": round(status.bytes / max(status.entries, 1)),
+                }
+
+
+@contextmanager
+def server(data_dir: Path) -> Iterator[str]:
+    """A server that never compacts by itself; its gRPC address."""
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "earshot", "serve", "--port", "0", "--grpc-port", "0"],
+        env={**os.environ, "EARSHOT_DATA_DIR": str(data_dir), "EARSHOT_COMPACT_UPDATES": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline() + process.stdout.readline()
+        yield next(
+            word for word in line.replace(",", " ").split() if word.count(":") == 1 and word[-1].isdigit()
+        )
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def upsert_message(names: list[str], vectors: Floats) -> bytes:
+    """One request, encoded."""
+    request = datapoint_service.UpsertDatapointsRequest(index=INDEX)
+    for name, vector in zip(names, vectors, strict=True):
+        request.datapoints.add(datapoint_id=name, feature_vector_float32=vector.astype("<f4").tobytes())
+    return request.SerializeToString()
+
+
+def search_message(vector: Floats, recall: float | None = None) -> bytes:
+    """One request, encoded."""
+    request = search_service.SearchRequest(index=INDEX, neighbor_count=K, target_recall=recall)
+    request.vector.values.extend(vector.tolist())
+    return request.SerializeToString()
+
+
+def raw(channel: grpc.Channel, method: str) -> Callable[[bytes], bytes]:
+    """A method that takes and returns bytes, so that the generator costs little."""
+    return channel.unary_unary(method)  # type: ignore[return-value]
+
+
+def found(answer: bytes) -> set[str]:
+    """The ids in an answer."""
+    response = search_service.SearchResponse.FromString(answer)
+    return {neighbor.datapoint.datapoint_id for neighbor in response.neighbors}
+
+
+def through_service(address: str, vectors: Floats, seconds: float) -> Iterator[dict[str, Any]]:
+    """Durable and visible upserts a second; each caller goes round 20,000 ids in all."""
+    for batch in BATCHES:
+        for callers in CALLERS:
+            own = max(1, 20_000 // (batch * callers))
+            messages = [
+                [
+                    upsert_message([f"u{c}-{m}-{i}" for i in range(batch)], vectors[:batch])
+                    for m in range(min(own, 50))
+                ]
+                for c in range(callers)
+            ]
+            with grpc.insecure_channel(address) as channel:
+                upsert = raw(channel, UPSERT)
+
+                def call(caller: int, turn: int, messages: Messages = messages, batch: int = batch) -> int:
+                    mine = messages[caller]
+                    upsert(mine[turn % len(mine)])
+                    return batch
+
+                rate = side_by_side(callers, seconds, call)
+            yield {"batch": batch, "callers": callers, "upserts/s": round(rate)}
+
+
+def visible(address: str, queries: Floats, count: int) -> dict[str, Any]:
+    """An upsert, then one search for it: whether that found it, and how long both took."""
+    seen, took = 0, []
+    with grpc.insecure_channel(address) as channel:
+        upsert, search = raw(channel, UPSERT), raw(channel, SEARCH)
+        for number in range(count):
+            vector = queries[number % len(queries)] + np.float32(0.001 * number)
+            write, ask = upsert_message([f"v{number}"], vector[np.newaxis]), search_message(vector)
+            began = time.perf_counter()
+            upsert(write)
+            seen += f"v{number}" in found(search(ask))
+            took.append(time.perf_counter() - began)
+    return {
+        "upserts": count,
+        "seen by the next search": seen,
+        "upsert and search, median ms": round(1e3 * float(np.median(took)), 2),
+    }
+
+
+def write_steadily(address: str, rate: int, written: Any, stop: Any) -> None:
+    """Batches of 100 over 20,000 ids, each at its time or as soon as the one before is through."""
+    vectors = synthetic(20_000, 3)
+    messages = [
+        upsert_message([f"m{row}" for row in range(start, start + 100)], vectors[start : start + 100])
+        for start in range(0, len(vectors), 100)
+    ]
+    with grpc.insecure_channel(address) as channel:
+        upsert, began = raw(channel, UPSERT), time.perf_counter()
+        while not stop.is_set():
+            if (pause := began + written.value / rate - time.perf_counter()) > 0:
+                time.sleep(min(pause, 0.1))
+                continue
+            upsert(messages[written.value // 100 % len(messages)])
+            written.value += 100
+
+
+def mixed(address: str, queries: Floats, seconds: float) -> Iterator[dict[str, Any]]:
+    """Latency and recall of one caller's searches under each rate of updates, in batches of 100."""
+    with grpc.insecure_channel(address) as channel:
+        search = raw(channel, SEARCH)
+        asks = [search_message(query) for query in queries]
+        exact = [search_message(query, 1.0) for query in queries[:100]]
+        for ask in asks[:200]:
+            search(ask)
+        processes = multiprocessing.get_context("spawn")
+        for rate in RATES:
+            written, stop = processes.Value("q", 0), processes.Event()
+            writer = processes.Process(target=write_steadily, args=(address, rate, written, stop))
+            if rate:
+                writer.start()
+                while not written.value:
+                    time.sleep(0.01)
+            before, began = written.value, time.perf_counter()
+            times: list[float] = []
+            while time.perf_counter() - began < seconds:
+                start = time.perf_counter()
+                search(asks[len(times) % len(asks)])
+                times.append(time.perf_counter() - start)
+            elapsed, came = time.perf_counter() - began, written.value - before
+            stop.set()
+            if rate:
+                writer.join()
+            hits = [len(found(search(asks[i])) & found(search(exact[i]))) / K for i in range(len(exact))]
+            yield {
+                "asked for, upserts/s": rate,
+                "upserts/s": round(came / elapsed),
+                "searches/s": round(len(times) / elapsed),
+                "p50 ms": round(1e3 * float(np.quantile(times, 0.5)), 2),
+                "p99 ms": round(1e3 * float(np.quantile(times, 0.99)), 2),
+                "recall after": round(float(np.mean(hits)), 4),
+            }
+
+
+def restart(data_dir: Path, vectors: Floats, entries: int) -> dict[str, Any]:
+    """Seconds until a version and the entries after it answer, and until a server does; bytes on disk."""
+    store = Store(data_dir)
+    path = store.journal_file(INDEX)
+    assert path is not None
+    with closing(open_journal(path, INDEX)) as log:
+        while log.last() - store.manifest(INDEX).sequence_number < entries:
+            start = log.last()
+            rows = range(start, start + 1000)
+            log.append([Put(f"r{row}", vectors[row % len(vectors)]) for row in rows])
+        status = log.status()
+    began = time.perf_counter()
+    version = store.open(INDEX)
+    opened = time.perf_counter()
+    with closing(open_journal(path, INDEX, read_only=True)) as log:
+        live = LiveIndex(version, log.read(version.manifest.sequence_number))
+    replayed = time.perf_counter()
+    live.search(vectors[0], K)
+    answered = time.perf_counter()
+    with server(data_dir) as address, Client(address) as client:
+        client.search(INDEX, vector=vectors[0], k=1)
+        served = time.perf_counter()
+    return {
+        "datapoints": len(live),
+        "entries": status.last - version.manifest.sequence_number,
+        "open version s": round(opened - began, 2),
+        "replay s": round(replayed - opened, 2),
+        "first search s": round(answered - replayed, 3),
+        "server answers s": round(served - answered, 2),
+        "version MB": round(version.manifest.bytes / 1e6),
+        "journal MB": round(status.bytes / 1e6),
+    }
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """A part's results as a table."""
+    table = Table(*rows[0], title=title)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    console.print(table)
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="20,000 datapoints, shorter runs")
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    parser.add_argument("--postgres", help="address of an empty database, to measure that journal beside")
+    parser.add_argument("--datapoints", type=int, help="of the index (1,000,000; with --quick 20,000)")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
+    options = parser.parse_args()
+    wanted = set(options.only.split(","))
+    count = options.datapoints or (20_000 if options.quick else 1_000_000)
+    seconds = 1.0 if options.quick else 5.0
+    results: dict[str, Any] = {"datapoints": count, "cores": os.cpu_count()}
+    updates = synthetic(20_000, 1)
+
+    def note(part: str, rows: list[dict[str, Any]]) -> None:
+        results[part] = rows
+        show(part, rows)
+
+    if "journal" in wanted:
+        note("journal", list(journals(updates, seconds, options.postgres)))
+    if wanted - {"journal"}:
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+            store = Store(folder)
+            store.create(INDEX)
+            began = time.perf_counter()
+            store.publish(INDEX, Index.build(synthetic(count, 0)))
+            results["build_seconds"] = round(time.perf_counter() - began, 1)
+            if wanted & {"service", "visible", "mixed"}:
+                with server(Path(folder)) as address:
+                    if "visible" in wanted:
+                        note("visible", [visible(address, updates, 200 if options.quick else 1000)])
+                    if "mixed" in wanted:
+                        note("mixed", list(mixed(address, synthetic(1000, 2), 4 * seconds)))
+                    if "service" in wanted:
+                        note("service", list(through_service(address, updates, seconds)))
+            if "restart" in wanted:
+                note("restart", [restart(Path(folder), updates, 5000 if options.quick else 100_000)])
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
