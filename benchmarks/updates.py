@@ -3,9 +3,9 @@
 `python -m benchmarks.updates [--quick] [--json PATH] [--postgres ADDRESS] [--datapoints N] [--only PART,…]`
 
 The parts: `journal`, appends without a server; `service`, upserts over gRPC to a server in a process of its
-own, with the load generator beside it on the same cores; `visible`, an upsert and the very next search; `mixed`,
-the latency of searches and their recall while updates come at a steady rate; `restart`, how long opening takes
-with entries in the journal. 128 dimensions, clustered.
+own, with the load generator beside it on the same cores; `visible`, an upsert and the very next search;
+`mixed`, the latency of searches and their recall while updates come at a steady rate; `restart`, how long
+opening takes with entries in the journal. 128 dimensions, clustered.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,15 +156,14 @@ def through_service(address: str, vectors: Floats, seconds: float) -> Iterator[d
                 for c in range(callers)
             ]
             with grpc.insecure_channel(address) as channel:
-                upsert = raw(channel, UPSERT)
-
-                def call(caller: int, turn: int, messages: Messages = messages, batch: int = batch) -> int:
-                    mine = messages[caller]
-                    upsert(mine[turn % len(mine)])
-                    return batch
-
-                rate = side_by_side(callers, seconds, call)
+                turns = partial(_write, raw(channel, UPSERT), messages)
+                rate = batch * side_by_side(callers, seconds, turns)
             yield {"batch": batch, "callers": callers, "upserts/s": round(rate)}
+
+
+def _write(upsert: Callable[[bytes], bytes], messages: Messages, caller: int, turn: int) -> int:
+    upsert(messages[caller][turn % len(messages[caller])])
+    return 1
 
 
 def visible(address: str, queries: Floats, count: int) -> dict[str, Any]:

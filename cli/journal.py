@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .options import CacheDir, DataDir, IndexName, Journal, Json, store_of
-from .output import console, plain_table, print_json
+from .output import console, print_json
 
 __all__ = ["journal"]
 
@@ -39,4 +39,5 @@ def journal(
         ("size", f"{report.bytes / 1e6:.2f} MB"),
         ("oldest entry", report.oldest or "-"),
     ]
-    console.print(plain_table(("", ""), rows))
+    for label, value in rows:
+        console.print(f"{label:24}{value}", highlight=False, soft_wrap=True)
