@@ -15,6 +15,7 @@ from .deadline import deadline_of
 from .error_headers import error_headers
 from .json_codec import error_body
 from .limits import MAX_HEADER_BYTES
+from .refusal import forget_body
 from .telemetry import CANCELLED, REQUEST_ID, Telemetry, current
 
 __all__ = ["HttpCalls"]
@@ -56,7 +57,7 @@ class HttpCalls:
 
         with self._telemetry.begin("http", "", headers) as record:
             try:
-                act(self._guard.admit_http(scope["method"], scope["path"], headers))
+                await self._admit(scope, headers, receive)
                 record.deadline = deadline_of(headers)
                 with current(record):
                     await self._app(scope, client.receive, send_with_id)
@@ -71,9 +72,16 @@ class HttpCalls:
                 client.forget()
                 record.method = _method(scope)
 
-    async def _page(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+    async def _admit(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> None:
         try:
             act(self._guard.admit_http(scope["method"], scope["path"], headers))
+        except EarshotError:
+            await forget_body(scope["method"], headers, receive)
+            raise
+
+    async def _page(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+        try:
+            await self._admit(scope, headers, receive)
         except EarshotError as error:
             await _response(error)(scope, receive, send)
         else:

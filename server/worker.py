@@ -19,7 +19,7 @@ from .logs import configure_logging
 from .run import DRAIN_SECONDS, Addresses, running
 from .settings import Settings
 
-__all__ = ["worker_process"]
+__all__ = ["main", "worker_process"]
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ async def worker_process(
     told = {"settings": settings.model_dump(mode="json"), "pipe": theirs}
     try:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "earshot.server.worker"),
+            *(sys.executable, "-c", "from earshot.server.worker import main; main()"),
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, ENVIRONMENT: json.dumps(told)},
             pass_fds=(theirs,),
@@ -99,7 +99,3 @@ def main() -> None:
     except EarshotError as error:
         _say({"error": error.code, "message": error.message})
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

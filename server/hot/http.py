@@ -12,6 +12,7 @@ from ..auth import Guard
 from ..error_headers import error_headers
 from ..json_codec import encode, error_body
 from ..limits import checked_size
+from ..refusal import forget_body
 from ..telemetry import CallRecord, Telemetry, current
 from .asgi import Application, Receive, Scope, Send, patient_receive, patient_send
 from .calls import Call, Vanished, Watch
@@ -81,7 +82,11 @@ class HotHttp:
     ) -> None:
         try:
             self._telemetry.check_room()
-            admission = self._guard.admit_http(scope["method"], scope["path"], headers)
+            try:
+                admission = self._guard.admit_http(scope["method"], scope["path"], headers)
+            except EarshotError:
+                await forget_body(scope["method"], headers, patient_receive(receive))
+                raise
             call = Call(headers, receive, self._max_message_bytes)
             record.deadline = call.deadline
             body = await call.body()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -200,6 +201,19 @@ def test_health_and_the_schema_are_open_and_name_no_index(face: Face, channel: g
         assert httpx.get(face.addresses.http + path).status_code == 200
     assert httpx.get(f"{face.addresses.http}/v1/indexes").status_code == 401
     assert httpx.get(f"{face.addresses.http}/metrics").status_code == 401
+
+
+@pytest.mark.parametrize("verb", [":search", "/datapoints:read"])
+def test_a_refusal_reaches_clients_that_are_still_sending(face: Face, verb: str) -> None:
+    """An answer that overtakes the body is lost by some clients; in HTTP/2, curl is one."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not here")
+    url = f"{face.addresses.http}/v1/indexes/plain{verb}"
+    command = ["curl", "-sS", "--http2-prior-knowledge" if face.transport == "hot" else "--http1.1", url]
+    command += ["-d", json.dumps({"datapointId": "x" * 20_000}), "-w", "%{http_code}\n", "-o", "/dev/null"]
+    for _ in range(10):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.stdout, done.stderr) == ("401\n", "")
 
 
 def test_a_body_is_not_read_before_the_token(face: Face) -> None:
