@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from earshot.errors import (
     EarshotError,
@@ -20,7 +20,7 @@ from earshot.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from earshot.index import Index, IndexConfig, Manifest, Store, Tuning
+from earshot.index import IndexConfig, Manifest, Store, Tuning
 from earshot.index.distance import DistanceMeasure, FeatureNorm
 from earshot.index.live import LiveIndex, empty_index
 from earshot.index.tuning import choose
@@ -28,10 +28,10 @@ from earshot.jobs.journals import journal_address
 
 from .embedders import Embedders
 from .feed import Feed
+from .warm import Recent, warm_up
 
 __all__ = ["Registry", "ServedIndex"]
 
-WARM_UP_QUERIES = 64
 DEFAULT_TARGET_RECALL = 0.95
 TIDY_SECONDS = 0.1
 
@@ -52,6 +52,8 @@ class ServedIndex:
     """Asked for since it was built, and measured for it; None for what it was built with."""
     crowding: int | None = None
     """Neighbors with the same tag where a search says nothing; None for no limit."""
+    recent: Recent = field(default_factory=Recent, compare=False)
+    """What is asked of the index, whatever version answers."""
 
 
 class Registry:
@@ -176,14 +178,15 @@ class Registry:
             if served is not None and served.version == version:
                 self._problems.pop(name, None)
                 self._failed_version.pop(name, None)
-                if (now := _served(name, version, served.index, asked)) != served:
+                if (now := _served(name, version, served.index, asked, served.recent)) != served:
                     self._served[name] = now
                 return
             if self._failed_version.get(name) == version:
                 return
             started = time.perf_counter()
             index = self._open(name, version)
-            self._warm_up(index)
+            ready = _served(name, version, index, asked, served.recent if served is not None else Recent())
+            self._warm_up(ready)
         except FailedPrecondition as error:
             if version:
                 self._note(name, version, error)
@@ -196,7 +199,7 @@ class Registry:
         else:
             self.load_seconds[name] = time.perf_counter() - started
             self.loads[name, "ok"] += 1
-            self._serve(_served(name, version, index, asked))
+            self._serve(ready)
             self._problems.pop(name, None)
             self._failed_version.pop(name, None)
             log.info("serving index %s version %s, %d datapoints", name, version, len(index))
@@ -243,10 +246,10 @@ class Registry:
         if feed is not None:
             feed.close()
 
-    def _warm_up(self, index: Index) -> None:
-        """Queries before the swap, so that the first real one finds pages, tables and the model in memory."""
-        if len(index):
-            index.search_ids(index.sample_ids(WARM_UP_QUERIES), min(10, len(index)))
+    def _warm_up(self, ready: ServedIndex) -> None:
+        """Searches before the swap, so that the first real one finds all in memory, the model too."""
+        index = ready.index
+        warm_up(index, ready.crowding, ready.recent)
         if self._embedders is not None and index.manifest.model:
             try:
                 self._embedders.get(index.manifest.model)("warm up")
@@ -281,7 +284,7 @@ class Registry:
                     log.exception("the updates of index %s could not be followed", name)
 
 
-def _served(name: str, version: str, index: LiveIndex, asked: IndexConfig) -> ServedIndex:
+def _served(name: str, version: str, index: LiveIndex, asked: IndexConfig, recent: Recent) -> ServedIndex:
     """An open version with what was asked of searches since it was built."""
     manifest = index.manifest
     tuning, target = manifest.tuning, asked.target_recall
@@ -291,7 +294,7 @@ def _served(name: str, version: str, index: LiveIndex, asked: IndexConfig) -> Se
     crowding = asked.per_crowding_attribute_neighbor_count
     if crowding is None:
         crowding = manifest.config.get("per_crowding_attribute_neighbor_count")
-    return ServedIndex(name, version, index, target, crowding or None)
+    return ServedIndex(name, version, index, target, crowding or None, recent)
 
 
 def _is_measured(tuning: Tuning, target_recall: float) -> bool:

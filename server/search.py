@@ -145,7 +145,9 @@ def model_of(served: ServedIndex) -> dict[str, str]:
 
 def find(plan: SearchPlan, queries: NDArray[np.float32]) -> SearchResult:
     """The neighbors of queries [q, dimension], or [dimension] for one. Raises InvalidArgument."""
-    return plan.served.index.search(queries, plan.k, **_options(plan))
+    options = _options(plan)
+    plan.served.recent.note(queries, plan.k, options)
+    return plan.served.index.search(queries, plan.k, **options)
 
 
 def explain(plan: SearchPlan, query: NDArray[np.float32]) -> Explanation:
