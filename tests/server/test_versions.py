@@ -13,6 +13,8 @@ from earshot.client import Client
 from earshot.index import Index, Store
 from tests.servers import serving
 
+from .test_metrics import Scrape
+
 SHAPE = (400, 16)
 
 
@@ -94,6 +96,11 @@ def test_a_broken_new_version_leaves_the_old_one_serving_and_says_so(tmp_path: P
         assert "v000001 goes on serving" in problem
         assert served(server.http).endswith("v000001")
         assert httpx.get(f"{server.http}/v1/indexes/careful").json()["problem"] == problem
+        seen = Scrape(server.http)
+        assert seen.get("earshot_index_problem", index="careful") == 1
+        assert seen.get("earshot_version_loads_total", index="careful", result="failed") >= 1
+        assert seen.get("earshot_index_info", index="careful", version="v000001") == 1
+        assert f"ERROR earshot.server.registry: index careful v000002: {problem}" in server.log()
 
 
 def test_an_index_that_cannot_be_opened_at_all_makes_the_server_unready(tmp_path: Path) -> None:
