@@ -28,6 +28,7 @@ from ..telemetry import is_traced
 from ..tls import check_tls
 from .admin import Admin
 from .entry import DRAIN_SECONDS, ENVIRONMENT
+from .paths import refuse_malformed_paths
 
 __all__ = ["hot_process", "running_hot", "serve_hot"]
 
@@ -167,4 +168,5 @@ def _configuration(settings: Settings, admin: Admin) -> dict[str, Any]:
             http["max_request_headers_kb"] = MAX_HEADER_BYTES >> 10
             http["request_headers_timeout"] = "10s"
             http["stream_idle_timeout"] = "3600s"  # health watchers may hear nothing for long
+            refuse_malformed_paths(http)
     return configuration

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.resources
 import json
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 import pytest
+from google.api import annotations_pb2  # type: ignore[import-untyped]
 
 from tests.conftest import ROOT
 
@@ -48,7 +48,7 @@ def node_folder() -> Path:
 @pytest.fixture
 def proto_folders(tmp_path: Path) -> list[str]:
     """Where our protos and those that they import lie."""
-    google = Path(str(importlib.resources.files("google.api"))).parent
+    google = Path(str(annotations_pb2.__file__)).parent.parent
     renamed = tmp_path / "google" / "longrunning" / "operations.proto"
     renamed.parent.mkdir(parents=True)
     renamed.write_bytes((google / "longrunning" / "operations_proto.proto").read_bytes())
