@@ -172,7 +172,8 @@ def visible(address: str, queries: Floats, count: int) -> dict[str, Any]:
     with grpc.insecure_channel(address) as channel:
         upsert, search = raw(channel, UPSERT), raw(channel, SEARCH)
         for number in range(count):
-            vector = queries[number % len(queries)] + np.float32(0.001 * number)
+            # Longer than all before, so that none has a larger dot product with it than itself.
+            vector = queries[number % len(queries)] * np.float32(1.01 + 0.001 * number)
             write, ask = upsert_message([f"v{number}"], vector[np.newaxis]), search_message(vector)
             began = time.perf_counter()
             upsert(write)

@@ -11,6 +11,9 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from earshot.errors import Aborted, EarshotError
 from earshot.jobs import CompactReport, CompactRequest
@@ -89,6 +92,25 @@ class Compactor:
         if waiting >= MIN_UPDATES and changed >= self._settings.compact_share * max(count, 1):
             return f"{changed} of {count} datapoints are fresh or were removed"
         return None
+
+    def metrics(self) -> Iterator[Metric]:
+        """How compactions went, and how many updates wait for one."""
+        runs = CounterMetricFamily("earshot_compactions", "Compactions.", labels=("index", "result"))
+        for labels, count in list(self.runs.items()):
+            runs.add_metric(labels, count)
+        yield runs
+        took = GaugeMetricFamily("earshot_compaction_seconds", "What the last one took.", labels=("index",))
+        for name, seconds in list(self.seconds.items()):
+            took.add_metric((name,), seconds)
+        yield took
+        waiting = GaugeMetricFamily(
+            "earshot_index_updates_waiting", "Updates that no version holds yet.", labels=("index",)
+        )
+        for name in self._registry.names():
+            if (served := self._registry.peek(name)) is not None:
+                live = served.index
+                waiting.add_metric((name,), live.sequence - live.manifest.sequence_number)
+        yield waiting
 
     def look(self) -> None:
         """Compact and trim what needs it, once."""

@@ -46,6 +46,7 @@ class IndexService:
         """An index without a version. Raises InvalidArgument, and AlreadyExists where there is one."""
         fields = self._with_dimensions(_asked(request.index.config))
         self._store.create(request.index_id, checked_config(fields))
+        self._registry.drop_journal(request.index_id)  # of a namesake whose deletion was cut short
         self._registry.look_at(request.index_id)
         return self._describe(request.index_id)
 
@@ -100,6 +101,7 @@ class IndexService:
             with self._operations.none_running(name):
                 self._store.delete(name, etag=request.etag or None)
                 self._operations.forget(name)
+        self._registry.drop_journal(name)
         self._registry.look_at(name)
         return messages.Empty()
 

@@ -22,6 +22,7 @@ from earshot.errors import (
 )
 from earshot.index import IndexConfig, Manifest, Store, Tuning
 from earshot.index.distance import DistanceMeasure, FeatureNorm
+from earshot.index.journal import drop_journal
 from earshot.index.live import LiveIndex, empty_index
 from earshot.index.tuning import choose
 from earshot.jobs.journals import journal_address
@@ -133,6 +134,11 @@ class Registry:
         if served is None:
             raise Unavailable(f"index {name!r} cannot be served: {self._problems[name]}", field="index")
         return served
+
+    def drop_journal(self, name: str) -> None:
+        """Remove the updates of an index that was deleted, or is new, where they are not in its folder."""
+        if self._journal is not None:
+            drop_journal(self._journal, name)
 
     def feed(self, name: str) -> Feed:
         """The updates of an index. Raises as `get`."""

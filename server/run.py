@@ -95,6 +95,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
         telemetry = telemetry_for(settings)
         stack.callback(telemetry.close)
         telemetry.metrics.add(partial(index_metrics, registry))
+        telemetry.metrics.add(compactor.metrics)
         executor = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="earshot"))
         workers = Workers(executor, threads=threads, max_queue=settings.max_queue)
         telemetry.metrics.queues["worker"] = lambda: {"": workers.waiting}

@@ -88,6 +88,7 @@ class _Server:
         self.engine = ThreadPoolExecutor(threads, thread_name_prefix="earshot-engine")
         self.telemetry = telemetry_for(settings)
         self.telemetry.metrics.add(partial(index_metrics, self.registry))
+        self.telemetry.metrics.add(self.compactor.metrics)
         workers = Workers(self.executor, threads=threads, max_queue=settings.max_queue)
         self.telemetry.metrics.queues["worker"] = lambda: {"": workers.waiting}
         searcher = Searcher(
