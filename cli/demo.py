@@ -81,7 +81,8 @@ async def _serve(settings: Settings, index: str, examples: Sequence[str], *, onc
 def _show_examples(addresses: Addresses, index: str, examples: Sequence[str]) -> None:
     from earshot.client import Client
 
-    with Client(addresses.grpc) as client:
+    # A data folder that has tokens asks for one here too.
+    with Client(addresses.grpc, token=os.environ.get("EARSHOT_TOKEN")) as client:
         client.search(index, "warm up", k=1)  # loads the model, so that the times shown are of searches
         for text in examples:
             console.print(f"\n[bold cyan]{text}[/]\n")

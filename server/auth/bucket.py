@@ -5,21 +5,25 @@ Source: the generic cell rate algorithm (ITU-T I.371), in its virtual scheduling
 
 from __future__ import annotations
 
+from math import ceil
+
 __all__ = ["Bucket"]
 
 EPSILON = 1e-9  # seconds; monotonic clocks are not finer
 
 
 class Bucket:
-    """`per_second` requests, and `burst` (1 or more) at once after a pause. Not for several threads."""
+    """`per_second` requests, and `burst` (1 or more) at once after a pause; or one of `shares` of that.
 
-    __slots__ = ("_due", "_gap", "_slack", "burst", "per_second")
+    Not for several threads.
+    """
 
-    def __init__(self, per_second: float, burst: int) -> None:
+    __slots__ = ("_due", "_gap", "_slack", "per_second")
+
+    def __init__(self, per_second: float, burst: int, *, shares: int = 1) -> None:
         self.per_second = per_second
-        self.burst = burst
-        self._gap = 1.0 / per_second
-        self._slack = (burst - 1) * self._gap
+        self._gap = shares / per_second
+        self._slack = (ceil(burst / shares) - 1) * self._gap
         self._due = 0.0  # when the next request would come that kept to the rate
 
     def take(self, now: float) -> float:

@@ -156,7 +156,7 @@ class Guard:
 def _caller_of(token: Token, shares: int) -> Caller:
     rate, bucket = token.requests_per_second, None
     if rate is not None:
-        bucket = Bucket(rate / shares, math.ceil((token.burst or math.ceil(rate)) / shares))
+        bucket = Bucket(rate, token.burst or math.ceil(rate), shares=shares)
     return Caller(
         f"the token {token.id}" + (f" ({token.note})" if token.note else ""),
         token.grants,

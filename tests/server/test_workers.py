@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -85,6 +86,20 @@ def test_workers_are_replaced_take_up_new_versions_and_drain_together(transport:
         workers = children(server.process.pid)
     assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
     assert "Traceback" not in server.log()
+
+
+def test_workers_that_share_a_journal_in_postgres_all_take_updates(folder: Path, database: str) -> None:
+    arguments = ("--transport", "hot", "--workers", "2")
+    with serving(folder, *arguments, EARSHOT_JOURNAL=database) as server:
+        for number in range(12):  # each client is a connection, so both workers write and both follow
+            name, vector = f"new-{number}", np.full(8, 100.0 + number)
+            with Client(server.grpc) as writer:
+                written = writer.upsert("plain", [{"id": name, "vector": vector}])
+            with Client(server.http) as reader:
+                found = reader.search("plain", vector=vector, k=1, min_sequence=written.sequence)
+            assert found[0].id == name
+    owners = set(re.findall(r"this process \((\d+)\) writes the journal of index plain", server.log()))
+    assert len(owners) == 2
 
 
 @pytest.mark.parametrize("transport", ["portable", "hot"])

@@ -240,6 +240,16 @@ def test_a_rate_counts_requests_and_the_queries_of_a_batch(file: TokenFile) -> N
     assert caught.value.retry_after == pytest.approx(10, abs=0.5)
 
 
+def test_workers_divide_a_rate_among_them(file: TokenFile) -> None:
+    headers = make(file, "read", requests_per_second=0.1, burst=10)
+    guard = Guard(file.path, shares=4)
+    for _ in range(3):  # a fourth of ten, rounded up
+        guard.admit(SEARCH, headers)
+    with pytest.raises(ResourceExhausted) as caught:
+        guard.admit(SEARCH, headers)
+    assert caught.value.retry_after == pytest.approx(40, abs=0.5)
+
+
 def test_a_rate_outlives_a_change_of_another_token_and_not_of_its_own(file: TokenFile) -> None:
     headers = make(file, "read", requests_per_second=0.01, burst=1)
     guard = Guard(file.path)
