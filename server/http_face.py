@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from importlib import metadata
@@ -25,7 +24,7 @@ from .json_codec import encode, error_body
 from .limits import checked_size
 from .openapi import DESCRIPTION, add_schemas, answers, body
 from .service import Service
-from .telemetry import CURRENT, Metrics, stage
+from .telemetry import CURRENT, Metrics, page_of_all, stage
 from .workers import Workers
 
 __all__ = ["http_app"]
@@ -154,7 +153,7 @@ def _metrics_route(app: FastAPI, metrics: Metrics) -> None:
     @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def read_metrics(request: Request) -> Response:
         """Counts and times of everything, as Prometheus reads them."""
-        page, content_type = await asyncio.to_thread(metrics.page, request.headers.get("accept", ""))
+        page, content_type = await page_of_all(metrics, request.headers.get("accept", ""))
         return Response(page, headers={"content-type": content_type})
 
 

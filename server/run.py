@@ -31,7 +31,7 @@ from .registry import Registry
 from .registry_metrics import index_metrics
 from .service import Service
 from .settings import Settings
-from .telemetry import telemetry_for
+from .telemetry import telemetry_for, telling_peers
 from .tls import check_tls, grpc_credentials
 from .workers import Workers
 
@@ -145,7 +145,8 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
         while not uvicorn_server.started and not serving.done():
             await asyncio.sleep(0.005)
         try:
-            yield Addresses.of(settings, grpc_port=grpc_face.port, http_port=listener.getsockname()[1])
+            async with telling_peers(telemetry.metrics):
+                yield Addresses.of(settings, grpc_port=grpc_face.port, http_port=listener.getsockname()[1])
         finally:
             uvicorn_server.should_exit = True
             await grpc_face.stop(DRAIN_SECONDS)

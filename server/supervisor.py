@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -20,6 +22,7 @@ from earshot.errors import EarshotError, Unavailable
 from .auth import check_exposure
 from .run import Addresses, listen
 from .settings import Settings
+from .telemetry import PEERS
 from .tls import check_tls
 
 __all__ = ["Start", "supervise"]
@@ -116,4 +119,6 @@ def _reserved(settings: Settings) -> Iterator[Settings]:
             # Bound and not listening, it keeps the number and is given no connection.
             stack.enter_context(listen(settings.host, number, shared=True))
             taken[name] = number
+        os.environ[PEERS] = stack.enter_context(tempfile.TemporaryDirectory(prefix="earshot-"))
+        stack.callback(os.environ.pop, PEERS)
         yield settings.model_copy(update=taken)

@@ -40,7 +40,7 @@ from ..registry_metrics import index_metrics
 from ..service import Service
 from ..settings import Settings
 from ..streams import stream_search
-from ..telemetry import CallRecord, current, telemetry_for
+from ..telemetry import CallRecord, current, telemetry_for, telling_peers
 from ..workers import Workers
 from .admin import Admin
 from .app import HotApp, Streaming, Unary
@@ -207,8 +207,9 @@ class _Entry:
 
         loop.add_reader(told["pipe"], supervisor_closed_the_pipe)
         self._app = server.app
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
+        async with telling_peers(server.telemetry.metrics):
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
         await loop.run_in_executor(None, partial(server.close))
         await send({"type": "lifespan.shutdown.complete"})
 
