@@ -33,7 +33,7 @@ from .shard import LiveShard
 
 __all__ = ["LiveIndex"]
 
-SEAL_AT = 4096
+SEAL_AT = 16_384
 
 
 class LiveIndex(Index):

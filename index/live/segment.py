@@ -27,6 +27,7 @@ _ROWS_A_LEAF = 64
 _SAMPLE = 256
 _MEASURED_AT = (10, 100, 1000)
 _WIDENING = 4
+_WORTHWHILE = 3  # more than a third of the leaves one by one cost more than all rows in one product
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,7 @@ class Segment:
         means = lifted @ self.centroids.T if visited < len(self.centroids) else None
         pending = np.arange(len(queries))
         while len(pending):
-            if means is None or 2 * visited > len(self.centroids):
+            if means is None or _WORTHWHILE * visited > len(self.centroids):
                 found = self._scan(lifted[pending], k, allowed)
             else:
                 found = self._visit(lifted[pending], means[pending], visited, k, allowed)
