@@ -145,8 +145,22 @@ def _health_routes(app: FastAPI, service: Service) -> None:
             "status": "unavailable" if broken else "ok",
             "indexes": [name for name in serving if may_read(name)],
             "problems": {name: problem for name, problem in problems.items() if may_read(name)},
+            "recall": {name: told for name, told in _recalls(service).items() if may_read(name)},
         }
         return Response(encode(content), status_code=503 if broken else 200, media_type="application/json")
+
+
+def _recalls(service: Service) -> dict[str, dict[str, object]]:
+    """What real queries were measured to find, by index, where enough were."""
+    told: dict[str, dict[str, object]] = {}
+    for name in service.registry.names():
+        served = service.registry.peek(name)
+        recall = None if served is None else served.index.watch.recall
+        if served is not None and recall is not None:
+            target = served.index.manifest.tuning.target_recall
+            status = "short" if served.index.is_short_of_recall else "ok"
+            told[name] = {**msgspec.structs.asdict(recall), "target": target, "status": status}
+    return told
 
 
 def _metrics_route(app: FastAPI, metrics: Metrics) -> None:

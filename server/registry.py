@@ -6,10 +6,13 @@ queries, and goes on serving where the new one cannot be opened; the problem is 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from earshot.errors import (
@@ -74,6 +77,8 @@ class Registry:
         self._poll_seconds = poll_seconds or store.poll_seconds
         self._served: dict[str, ServedIndex] = {}
         self._feeds: dict[str, Feed] = {}
+        self._short: set[str] = set()
+        self.on_short_recall: Callable[[str, str], None] = lambda name, reason: None
         self._problems: dict[str, str] = {}
         self._failed_version: dict[str, str] = {}
         self.loads: Counter[tuple[str, str]] = Counter()  # attempts to open a version, by index and result
@@ -233,7 +238,9 @@ class Registry:
             )
         feed = self._feeds.get(name)
         if feed is not None:
-            return feed.carried_over(opened)
+            carried = feed.carried_over(opened)
+            carried.watch = feed.index.watch.renewed()
+            return carried
         self._feeds[name] = Feed(name, journal_address(self.store, name, self._journal), opened)
         return self._feeds[name].index
 
@@ -278,16 +285,36 @@ class Registry:
             self.refresh()
 
     def _tidy(self) -> None:
-        """Follows what other processes write, and sets fresh datapoints in order."""
+        """Follows what other processes write, sets fresh datapoints in order, and watches recall."""
+        with contextlib.suppress(AttributeError, OSError):  # Linux: searches come first
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        measure_at: dict[str, float] = {}
         while not self._stopping.wait(TIDY_SECONDS):
             for name, feed in list(self._feeds.items()):
                 try:
                     feed.follow()
                     feed.index.tidy()
+                    began = time.monotonic()
+                    if began >= measure_at.get(name, 0):
+                        self._measure(name, feed.index)
+                        # At most a fiftieth of a core's time.
+                        measure_at[name] = began + max(1.0, 50 * (time.monotonic() - began))
                 except EarshotError as error:
                     self._note(name, "", error)
                 except Exception:
                     log.exception("the updates of index %s could not be followed", name)
+
+    def _measure(self, name: str, index: LiveIndex) -> None:
+        index.watch.measure(index.now())
+        if not index.is_short_of_recall:
+            self._short.discard(name)
+        elif name not in self._short:
+            self._short.add(name)
+            recall, target = index.watch.recall, index.manifest.tuning.target_recall
+            assert recall is not None
+            reason = f"real queries find {recall.value:.4f} of their neighbors, at most {recall.high:.4f}"
+            log.warning("index %s is short of its recall %g: %s", name, target, reason)
+            self.on_short_recall(name, reason)
 
 
 def _served(name: str, version: str, index: LiveIndex, asked: IndexConfig, recent: Recent) -> ServedIndex:

@@ -19,7 +19,15 @@ def index_metrics(registry: Registry) -> Iterator[Metric]:
     gauges = {
         name: GaugeMetricFamily(f"earshot_index_{name}", told, labels=("index",))
         for name, told in (
-            ("datapoints", "Datapoints of the version that is served."),
+            ("datapoints", "Datapoints that are served."),
+            ("changed_datapoints", "Of those, fresh ones, and of the version's, those that are gone."),
+            ("update_sequence", "Number of the last update that searches see."),
+            (
+                "live_recall",
+                "Recall of a sample of real queries, asked again exactly; absent until measured.",
+            ),
+            ("live_recall_low", "The lower end of its 95 % interval."),
+            ("live_recall_high", "The upper end of its 95 % interval."),
             ("target_recall", "The recall that the index promises by itself."),
             ("measured_recall", "The recall that was measured for it when it was built."),
             ("created_timestamp_seconds", "When the version that is served was built."),
@@ -42,11 +50,17 @@ def index_metrics(registry: Registry) -> Iterator[Metric]:
         )
         values = {
             "datapoints": len(served.index),
+            "changed_datapoints": served.index.changed,
+            "update_sequence": served.index.sequence,
             "target_recall": served.target_recall or manifest.tuning.target_recall,
             "measured_recall": measured_recall(manifest),
             "created_timestamp_seconds": datetime.fromisoformat(manifest.created).timestamp(),
             "load_seconds": registry.load_seconds.get(name, 0.0),
         }
+        recall = served.index.watch.recall
+        if recall is not None:
+            ends = {"live_recall_low": recall.low, "live_recall_high": recall.high}
+            values |= {"live_recall": recall.value, **ends}
         for key, value in values.items():
             gauges[key].add_metric((name,), value)
     yield info

@@ -87,6 +87,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
     )
     service = Service(registry, embedders, operations, workers=settings.workers)
     compactor = Compactor(registry, settings)
+    registry.on_short_recall = compactor.ask
     check_tls(settings)
     check_exposure(settings)
     guard = Guard(settings.tokens_path, shares=settings.workers)

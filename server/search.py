@@ -53,6 +53,16 @@ class SearchPlan:
     fields: tuple[str, ...] | None
     """Of the metadata; None for all."""
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether the recall that the index promises is what was asked for."""
+        return (
+            self.where is None
+            and self.target_recall is None
+            and self.approximate_neighbor_count is None
+            and self.fraction_leaf_nodes_to_search is None
+        )
+
 
 def plan_search(request: messages.SearchOptions, served: ServedIndex) -> SearchPlan:
     """Everything of a request but the query itself.
@@ -147,7 +157,10 @@ def find(plan: SearchPlan, queries: NDArray[np.float32]) -> SearchResult:
     """The neighbors of queries [q, dimension], or [dimension] for one. Raises InvalidArgument."""
     options = _options(plan)
     plan.served.recent.note(queries, plan.k, options)
-    return plan.served.index.search(queries, plan.k, **options)
+    found = plan.served.index.search(queries, plan.k, **options)
+    if plan.is_usual:
+        plan.served.index.watch.offer(queries)
+    return found
 
 
 def explain(plan: SearchPlan, query: NDArray[np.float32]) -> Explanation:

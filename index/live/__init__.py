@@ -2,5 +2,6 @@
 
 from .empty import empty_index
 from .index import LiveIndex
+from .recall import RecallWatch
 
-__all__ = ["LiveIndex", "empty_index"]
+__all__ = ["LiveIndex", "RecallWatch", "empty_index"]

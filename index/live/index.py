@@ -27,6 +27,7 @@ from .check import checked_restricts
 from .columns import ALIVE, Columns
 from .fresh import Fresh
 from .parts import LiveAttributes, LiveIds, LiveMatrix, Tags
+from .recall import RecallWatch
 from .restricts import FreshRestricts
 from .segment import Segment
 from .shard import LiveShard
@@ -53,6 +54,7 @@ class LiveIndex(Index):
         sequence = version.manifest.sequence_number
         super().__init__(base, version.manifest, None)
         self.version = version
+        self.watch = RecallWatch()
         self._base = base
         self._measure = seen_by_engines(self.manifest.distance_measure)
         self._applying, self._tidying = threading.Lock(), threading.Lock()
@@ -81,6 +83,12 @@ class LiveIndex(Index):
     def changed(self) -> int:
         """What differs from the version: fresh datapoints, and rows of the version that died."""
         return len(self._columns) - self._fresh_dead + self._base_dead
+
+    @property
+    def is_short_of_recall(self) -> bool:
+        """Whether real searches were measured to find less than the index promises, beyond chance."""
+        recall = self.watch.recall
+        return recall is not None and recall.high < self.manifest.tuning.target_recall
 
     def now(self) -> Index:
         """The index as it is at this moment, which no later update changes."""

@@ -84,6 +84,7 @@ class _Server:
         service = Service(self.registry, embedders, self.operations, workers=settings.workers)
         threads = settings.threads_of_a_worker
         self.compactor = Compactor(self.registry, settings)
+        self.registry.on_short_recall = self.compactor.ask
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="earshot")
         self.engine = ThreadPoolExecutor(threads, thread_name_prefix="earshot-engine")
         self.telemetry = telemetry_for(settings)
