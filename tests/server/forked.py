@@ -49,13 +49,16 @@ def main() -> None:
     from earshot.errors import Aborted
     from earshot.index import Store
     from earshot.jobs import CompactRequest, compact
-    from earshot.server.run import serve
+    from earshot.server.run import Addresses, serve
     from earshot.server.settings import load_settings
 
     settings = load_settings(data_dir=data_dir, port=0, grpc_port=0, poll_seconds=0.05)
 
     def run_server(answer: int) -> None:
-        serve(settings, ready=lambda addresses: os.write(answer, f"{addresses.grpc}\n".encode()) and None)
+        def ready(addresses: Addresses) -> None:
+            os.write(answer, f"{addresses.grpc}\n".encode())
+
+        serve(settings, ready=ready)
 
     def run_compact(answer: int) -> None:
         os.write(answer, b"started\n")

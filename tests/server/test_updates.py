@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -110,7 +111,7 @@ def test_bad_datapoints_are_told_by_position_and_the_others_are_written(
     live: Server, clients: list[Client]
 ) -> None:
     for number, client in enumerate(clients):
-        points = [
+        points: list[dict[str, Any]] = [
             {"id": f"good-{number}", "vector": vector(1)},
             {"id": "short", "vector": vector(1)[:3]},
             {"id": "nan", "vector": np.full(DIMENSIONS, np.nan)},
@@ -243,5 +244,6 @@ def test_plain_http_as_google_writes_it(live: Server) -> None:
     assert patched.json()["upsertedCount"] == 1, patched.text
     removed = httpx.post(f"{live.http}/v1/indexes/plain/datapoints:remove", json={"datapointIds": ["a"]})
     assert removed.json()["removedCount"] == 1
-    for wrong in ({"datapoints": []}, {"datapoints": [{"id": "a"}]}, {"datapoints": 7}):
+    bodies: list[dict[str, Any]] = [{"datapoints": []}, {"datapoints": [{"id": "a"}]}, {"datapoints": 7}]
+    for wrong in bodies:
         assert httpx.post(f"{live.http}/v1/indexes/plain/datapoints:upsert", json=wrong).status_code == 400
