@@ -6,6 +6,7 @@ number, so that an old journal needs no rewriting.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
@@ -39,11 +40,18 @@ def encode(entry: Entry) -> bytes:
     try:
         match entry:
             case Put():
-                body = [_PUT, entry.id, *(_packed(entry, part) for part in _PARTS)]
+                body = [
+                    _PUT,
+                    entry.id,
+                    _packed_vector(entry.vector),
+                    entry.crowding_tag,
+                    _packed_metadata(entry.metadata),
+                    _packed_restricts(entry.restricts),
+                ]
             case Patch():
                 given = [part for part in _PARTS if getattr(entry, part) is not UNSET]
                 body = [_PATCH, entry.id, sum(1 << _PARTS.index(part) for part in given)]
-                body += [_packed(entry, part) for part in given]
+                body += [_PACK[part](getattr(entry, part)) for part in given]
             case Remove():
                 body = [_REMOVE, entry.id]
         return _FORM + _packer.encode(body)
@@ -88,20 +96,21 @@ def checksum(sequence: int, body: bytes) -> int:
     return crc32(body, sequence & 0xFFFFFFFF)
 
 
-def _packed(entry: Put | Patch, part: str) -> Any:
-    value = getattr(entry, part)
-    if part == "vector":
-        return np.ascontiguousarray(value, "<f4").data.cast("B")
-    if part == "metadata":
-        return None if value is None else msgspec.json.encode(value)
-    if part == "restricts":
-        return [
-            (item.namespace, item.allow, item.deny)
-            if isinstance(item, TokenRestrict)
-            else (item.namespace, item.value)
-            for item in value
-        ]
-    return value
+def _packed_vector(vector: Any) -> memoryview:
+    return np.ascontiguousarray(vector, "<f4").data.cast("B")
+
+
+def _packed_metadata(metadata: Any) -> bytes | None:
+    return None if metadata is None else msgspec.json.encode(metadata)
+
+
+def _packed_restricts(restricts: Sequence[Restrict]) -> list[Any]:
+    return [
+        (item.namespace, item.allow, item.deny)
+        if isinstance(item, TokenRestrict)
+        else (item.namespace, item.value)
+        for item in restricts
+    ]
 
 
 def _vector(packed: bytes) -> Floats:
@@ -119,6 +128,12 @@ def _restricts(packed: list[list[Any]]) -> tuple[Restrict, ...]:
     )
 
 
+_PACK: dict[str, Any] = {
+    "vector": _packed_vector,
+    "crowding_tag": lambda tag: tag,
+    "metadata": _packed_metadata,
+    "restricts": _packed_restricts,
+}
 _UNPACK: dict[str, Any] = {
     "vector": _vector,
     "crowding_tag": lambda tag: tag,
