@@ -141,12 +141,13 @@ def _health_routes(app: FastAPI, service: Service) -> None:
         serving = service.registry.names()
         broken = problems.keys() - set(serving)
         may_read = current().may_read  # others learn no names, and whether all is well
-        content = {
+        content: dict[str, object] = {
             "status": "unavailable" if broken else "ok",
             "indexes": [name for name in serving if may_read(name)],
             "problems": {name: problem for name, problem in problems.items() if may_read(name)},
-            "recall": {name: told for name, told in _recalls(service).items() if may_read(name)},
         }
+        if recalls := {name: told for name, told in _recalls(service).items() if may_read(name)}:
+            content["recall"] = recalls
         return Response(encode(content), status_code=503 if broken else 200, media_type="application/json")
 
 
