@@ -255,7 +255,7 @@ def test_an_oversized_message_is_refused(server: Server) -> None:
         ("GET", "/nowhere", 404, "/docs lists"),
         ("GET", "/v1/indexes/nosuch", 404, "nosuch"),
         ("GET", "/v1/indexes/nosuch/versions", 404, "nosuch"),
-        ("DELETE", "/v1/indexes/plain", 405, "does not take DELETE"),
+        ("PUT", "/v1/indexes/plain", 405, "does not take PUT"),
         ("GET", "/v1/indexes?pageSize=many", 400, "pageSize is 'many'"),
         ("GET", "/v1/indexes?pageSize=-1", 400, "page_size is -1"),
     ],

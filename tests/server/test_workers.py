@@ -88,6 +88,7 @@ def test_workers_are_replaced_take_up_new_versions_and_drain_together(transport:
     assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 def test_workers_that_share_a_journal_in_postgres_all_take_updates(folder: Path, database: str) -> None:
     arguments = ("--transport", "hot", "--workers", "2")
     with serving(folder, *arguments, EARSHOT_JOURNAL=database) as server:
