@@ -201,10 +201,10 @@ def main() -> None:
         counts = (10_000,) if options.quick else (100_000, 200_000, 1_000_000)
         with console.status("how cost grows"):
             rows["growth"] = [growth(count) for count in counts]
-    report(rows, console, options.out)
     if options.json:
         content = {name: [asdict(row) for row in found] for name, found in rows.items()}
         options.json.write_text(json.dumps(content, indent=1) + "\n")
+    report(rows, console, options.out)
 
 
 if __name__ == "__main__":

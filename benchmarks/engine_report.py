@@ -54,6 +54,8 @@ def report(rows: dict[str, list[Any]], console: Console, out: Path) -> None:
     )
     sizes = rows["growth"]
     table(console, "growth", ["", *(f"{size.count:,}" for size in sizes)], figures(sizes) if sizes else [])
+    if not points:
+        return
     out.mkdir(parents=True, exist_ok=True)
     with (out / "engine.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [*Point.__slots__, "per_second"])
