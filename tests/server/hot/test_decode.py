@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from earshot.index import Index
+from earshot.index.live import LiveIndex
 from earshot.server import messages
 from earshot.server.batch import batch_kind, batch_vectors
 from earshot.server.hot.decode import (
@@ -41,7 +42,9 @@ class Opened:
         self.swap()
 
     def swap(self) -> None:
-        self.served = ServedIndex(NAME, "v000001", Index.build(np.eye(DIMENSIONS, dtype=np.float32)))
+        self.served = ServedIndex(
+            NAME, "v000001", LiveIndex(Index.build(np.eye(DIMENSIONS, dtype=np.float32)))
+        )
 
     def peek(self, name: str) -> ServedIndex | None:
         return self.served if name == NAME else None
@@ -125,7 +128,8 @@ def test_a_batch_means_the_same_either_way(data: bytes) -> None:
 @pytest.mark.parametrize("form", ["values", "float32"])
 def test_what_clients_send_goes_the_short_way(form: str) -> None:
     query = np.arange(1, DIMENSIONS + 1, dtype="<f4")
-    vector = datapoint_pb2.Vector(**{form: query.tolist() if form == "values" else query.tobytes()})
+    values = datapoint_pb2.Vector(values=query.tolist())
+    vector = values if form == "values" else datapoint_pb2.Vector(float32=query.tobytes())
     found = SEARCHES.find(split(SEARCH(index=NAME, vector=vector, neighbor_count=3).SerializeToString()))
     assert found is not None
     assert found[1].data == query.tobytes()
@@ -141,7 +145,7 @@ def test_what_clients_send_goes_the_short_way(form: str) -> None:
 @pytest.mark.parametrize("dimensions", [1, 31, 32, 33, 4095, 4096])
 def test_vectors_of_every_length_are_found_or_left(dimensions: int) -> None:
     wide = Opened()
-    wide.served = ServedIndex(NAME, "v000001", Index.build(np.ones((2, dimensions), np.float32)))
+    wide.served = ServedIndex(NAME, "v000001", LiveIndex(Index.build(np.ones((2, dimensions), np.float32))))
     searches = UsualRequests(options_of_search, cast("Registry", wide), lambda plan: plan)
     query = np.random.default_rng(dimensions).standard_normal(dimensions, dtype=np.float32)
     vector = datapoint_pb2.Vector(values=query.tolist())

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earshot.index import Index
+from earshot.index.live import LiveIndex
 from earshot.server import messages
 from earshot.server.hot.encode import JsonAnswers, ProtobufAnswers
 from earshot.server.registry import ServedIndex
@@ -33,7 +34,7 @@ def served(
         metadata=[entry for _, entry in stored],
         distance_measure=measure,
     )
-    return ServedIndex("some-index", "v000007", index)
+    return ServedIndex("some-index", "v000007", LiveIndex(index))
 
 
 def plan_of(index: ServedIndex, **asked: Any) -> SearchPlan:
