@@ -71,15 +71,18 @@ test-slow: .venv/dev.stamp install .venv-torch/stamp  ## the slow tests: faithfu
 	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements-dev.txt
 	.venv-gpu/bin/python -m pip uninstall --quiet --yes faiss-cpu
 	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check 'faiss-gpu==1.15.*' torch==2.13.0 sentence-transformers
-	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --config-settings editable_mode=strict --editable .
 	@touch $@
 
+.PHONY: install-gpu
+install-gpu: .venv-gpu/stamp
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --config-settings editable_mode=strict --editable .
+
 .PHONY: test-gpu
-test-gpu: .venv-gpu/stamp  ## what needs an NVIDIA GPU, in an environment of its own; skipped, with a reason, without one
+test-gpu: install-gpu  ## what needs an NVIDIA GPU, in an environment of its own; skipped, with a reason, without one
 	.venv-gpu/bin/python -m pytest tests/gpu -m gpu --timeout 1800 -v
 
 .PHONY: bench-gpu
-bench-gpu: .venv-gpu/stamp  ## the benchmark of the GPU engine: ARGS="--quick" and others are passed on
+bench-gpu: install-gpu  ## the benchmark of the GPU engine: ARGS="--quick" and others are passed on
 	.venv-gpu/bin/python -m benchmarks.gpu $(ARGS)
 
 .PHONY: proto
