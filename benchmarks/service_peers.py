@@ -288,7 +288,7 @@ def _load(
     ask = connect()
     places = np.random.default_rng(number).permutation(len(queries))
     ask(queries[:batch])
-    ready.wait(120)
+    ready.wait(600)
     until, done = time.monotonic() + seconds, 0
     while time.monotonic() < until:
         ask(queries[places[(done + np.arange(batch)) % len(queries)]])

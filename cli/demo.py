@@ -59,12 +59,12 @@ def demo(
 
 
 async def _serve(settings: Settings, index: str, examples: Sequence[str], *, once: bool) -> None:
-    from earshot.server import running
+    from earshot.server import running_with
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running(settings) as addresses:
+    async with running_with(settings) as addresses:
         await asyncio.to_thread(_show_examples, addresses, index, examples)
         if once:
             return

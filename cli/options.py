@@ -102,7 +102,7 @@ Version = Annotated[
 Server = Annotated[
     str | None,
     typer.Option(
-        help="Ask this server (127.0.0.1:8081 for gRPC, http://127.0.0.1:8080; grpcs://, https:// for TLS) "
+        help="Ask this server (127.0.0.1:8080 for gRPC, http://127.0.0.1:8080; grpcs://, https:// for TLS) "
         "and not the data folder.",
         show_default=False,
     ),

@@ -21,16 +21,17 @@ def serve(
     transport: Annotated[
         str | None,
         typer.Option(
-            help="portable: grpcio and uvicorn, a port each; hot: Envoy, one port for both, much faster "
-            "(default: portable)."
+            help="hot: Envoy, one port for gRPC and HTTP; portable: grpcio and uvicorn, a port each, slower "
+            "(default: hot where it runs and --grpc-port is not given)."
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port of HTTP (default: 8080; 0 takes a free one).")
+        int | None, typer.Option(help="Port of HTTP, and of gRPC too (default: 8080; 0 takes a free one).")
     ] = None,
     grpc_port: Annotated[
-        int | None, typer.Option(help="Port of gRPC (default: 8081; 0 takes a free one).")
+        int | None,
+        typer.Option(help="Port of gRPC alone, portable transport (default: 8081; 0 takes a free one)."),
     ] = None,
     log_format: Annotated[
         str | None, typer.Option(help="text or json, a line for each entry (default: text).")

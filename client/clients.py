@@ -70,7 +70,7 @@ class _Shell(Generic[T]):
 class Client(_Shell[Transport], StreamCalls, IndexCalls):
     """A blocking client, safe to share between threads. Use it in a `with`, or call `close`.
 
-    `target` is `"127.0.0.1:8081"` or `"grpc://127.0.0.1:8081"` for gRPC and `"http://127.0.0.1:8080"` for
+    `target` is `"127.0.0.1:8080"` or `"grpc://127.0.0.1:8080"` for gRPC and `"http://127.0.0.1:8080"` for
     HTTP; results and errors are the same. `timeout` is the time in seconds that a call may take, retries and
     pages included; None waits for ever. Every method takes its own `timeout` in place of the client's.
 

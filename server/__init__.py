@@ -7,7 +7,7 @@ from .logs import configure_logging
 from .run import Addresses, running, serve
 from .service import Service
 from .settings import Settings, load_settings
-from .transports import serve_with
+from .transports import running_with, serve_with
 
 __all__ = [
     "Addresses",
@@ -18,6 +18,7 @@ __all__ = [
     "load_settings",
     "local_client",
     "running",
+    "running_with",
     "serve",
     "serve_with",
 ]

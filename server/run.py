@@ -93,7 +93,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
     guard = Guard(settings.tokens_path, shares=settings.workers)
     threads = settings.threads_of_a_worker
     with contextlib.ExitStack() as stack:
-        telemetry = telemetry_for(settings)
+        telemetry = telemetry_for(settings.model_copy(update={"transport": "portable"}))
         stack.callback(telemetry.close)
         telemetry.metrics.add(partial(index_metrics, registry))
         telemetry.metrics.add(compactor.metrics)

@@ -41,17 +41,18 @@ class Settings(BaseSettings):
         Path(platformdirs.user_cache_dir("earshot")),
         description="Folder for models made ready to run and for embeddings already computed.",
     )
-    transport: Literal["portable", "hot"] = Field(
-        "portable",
-        description="portable: gRPC by grpcio and HTTP by uvicorn, a port each. "
-        "hot: both on one port through Envoy, several times faster, Linux and macOS only.",
+    transport: Literal["auto", "hot", "portable"] = Field(
+        "auto",
+        description="hot: gRPC and HTTP on one port through Envoy, Linux and macOS only. portable: gRPC by "
+        "grpcio and HTTP by uvicorn, a port each, several times slower. auto: hot where it runs and "
+        "grpc_port is not set.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(
         8080,
         ge=0,
         le=65535,
-        description="Port of HTTP, and of gRPC too where the transport is hot; 0 takes a free one.",
+        description="Port of HTTP, and of gRPC too unless the transport is portable; 0 takes a free one.",
     )
     grpc_port: int = Field(
         8081, ge=0, le=65535, description="Port of gRPC where the transport is portable; 0 takes a free one."

@@ -40,9 +40,10 @@ def environment(data_dir: Path, **more: str) -> dict[str, str]:
 def serving(data_dir: Path, *arguments: str, **env: str) -> Iterator[Server]:
     """A server over `data_dir` on free ports, until the block ends; it must then drain and exit with 0."""
     log_file = data_dir.parent / f"{data_dir.name}-server.log"
+    ports = ("--grpc-port", "0") if "portable" in arguments else ()
     with log_file.open("w") as log:
         process = subprocess.Popen(
-            [EARSHOT, "serve", "--port", "0", "--grpc-port", "0", *arguments],
+            [EARSHOT, "serve", "--port", "0", *ports, *arguments],
             env=environment(data_dir, **env),
             stdout=subprocess.PIPE,
             stderr=log,

