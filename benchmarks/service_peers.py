@@ -48,7 +48,7 @@ Ask = Callable[[Floats], Rows]
 class Peer:
     """A service that runs: how a process gets a client of it, and the knob's settings, cheapest first.
 
-    `native` has queries a second under a load generator in C, of eight connections that ask the same again and
+    `native` has queries a second under a load generator in C, whose eight connections ask the same again and
     again, from a setting, the queries of one request, and seconds.
     """
 
@@ -357,15 +357,18 @@ def _load(
     counts: Any,
     number: int,
 ) -> None:
-    ask = connect()
-    places = np.random.default_rng(number).permutation(len(queries))
-    ask(queries[:batch])
-    ready.wait(600)
-    until, done = time.monotonic() + seconds, 0
-    while time.monotonic() < until:
-        ask(queries[places[(done + np.arange(batch)) % len(queries)]])
-        done += batch
-    counts.put(done)
+    done = 0
+    try:
+        ask = connect()
+        places = np.random.default_rng(number).permutation(len(queries))
+        ask(queries[:batch])
+        ready.wait(600)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            ask(queries[places[(done + np.arange(batch)) % len(queries)]])
+            done += batch
+    finally:
+        counts.put(done)  # also where it failed, so that nobody waits for ever
 
 
 @contextmanager
