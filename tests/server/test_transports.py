@@ -47,7 +47,7 @@ def test_metrics_name_the_transport_that_serves(ports: dict[str, int], tmp_path:
     async def page() -> str:
         async with running_with(load_settings(data_dir=tmp_path / "data", **ports)) as addresses:
             assert (addresses.grpc in addresses.http) == (len(ports) == 1)
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=60) as client:
                 return (await client.get(f"{addresses.http}/metrics")).text
 
     transport = "hot" if len(ports) == 1 else "portable"
