@@ -91,14 +91,16 @@ def raw_per_second(index: Index, queries: Floats, recall: float) -> float:
 
 
 class Raw:
-    """ScaNN alone: with many queries, and with the one that single requests ask again and again."""
+    """ScaNN alone, with the very queries that the requests bring, again and again."""
 
     def __init__(self, index: Index, queries: Floats) -> None:
         self._index = index
-        self._queries = {"many queries": queries, "one query": np.repeat(queries[:1], 256, axis=0)}
+        self._queries = {
+            f"{count} queries": np.tile(queries[:count], (256 // count, 1)) for count in (1, BATCH, STREAM)
+        }
 
     def per_second(self, name: str) -> float:
-        """Queries a second of, say, `many queries, recall 0.95`, now."""
+        """Queries a second of, say, `64 queries, recall 0.95`, now."""
         queries, _, recall = name.partition(", recall ")
         return raw_per_second(self._index, self._queries[queries], float(recall))
 
@@ -149,11 +151,11 @@ def requests_of(queries: Floats) -> list[Asked]:
         batch = search_service_pb2.BatchSearchRequest(
             index=INDEX, vectors=vectors[:BATCH], target_recall=recall
         ).SerializeToString()
-        one, many = f"one query, {name}", f"many queries, {name}"
+        one, some, many = (f"{count} queries, {name}" for count in (1, BATCH, STREAM))
         asked += [
             Asked(f"Search, {name}", SEARCH, messages[:1], 1, one),
             Asked(f"JSON, {name}", f"/v1/indexes/{INDEX}:search", (body,), 1, one, is_json=True),
-            Asked(f"BatchSearch of {BATCH}, {name}", BATCH_SEARCH, (batch,), BATCH, many),
+            Asked(f"BatchSearch of {BATCH}, {name}", BATCH_SEARCH, (batch,), BATCH, some),
             Asked(f"StreamSearch of {STREAM}, {name}", STREAM_SEARCH, messages, STREAM, many),
         ]
     padding = len(asked[0].messages[0])
