@@ -6,7 +6,8 @@ Needs neither ScaNN nor a model: NumPy, grpcio, httpx and protobuf are all it im
 from __future__ import annotations
 
 from .access import Tls
-from .clients import AsyncClient, Client
+from .async_client import AsyncClient
+from .client import Client
 from .results import (
     Datapoint,
     Explanation,
