@@ -17,16 +17,16 @@ import numpy.typing as npt
 from earshot.errors import InvalidArgument, NotFound
 
 from .assembly import build, retuned
-from .distance import DistanceMeasure, FeatureNorm, Floats, is_scaled, seen_by_engines
+from .distance import DistanceMeasure, FeatureNorm, Floats, is_scaled
 from .engines import Rows
 from .explain import Explanation, explain
 from .files import link_files
 from .filters import as_where
-from .manifest import Manifest, check_files, file_entry, list_files, read_manifest, write_manifest
+from .manifest import Manifest, file_entry, list_files, write_manifest
+from .opening import opened, shard_name
 from .planner import MAX_NEIGHBORS, Planner, check_whole
 from .result import Datapoint, SearchResult, check_fields, hits_of
 from .shard import Shard
-from .sharded import combine
 from .tuning import Progress, Recall, recall_of
 from .vectors import as_queries, unit_norm
 
@@ -126,22 +126,7 @@ class Index:
             FailedPrecondition: A newer program wrote it.
         """
         path = Path(folder)
-        manifest = read_manifest(path)
-        check_files(manifest, path, checksums=verify)
-        measure, filters = seen_by_engines(manifest.distance_measure), manifest.filters
-        parts = [
-            Shard.open(
-                path / _shard_name(number),
-                manifest.engine,
-                filters is not None,
-                None if filters is None else filters.of_shard(number),
-                measure,
-                manifest.dimension,
-                scaled=is_scaled(manifest.distance_measure, manifest.feature_norm),
-            )
-            for number in range(manifest.shards)
-        ]
-        return cls(combine(parts, measure), manifest, path)
+        return cls(*opened(path, verify=verify), path)
 
     def save(
         self,
@@ -176,8 +161,8 @@ class Index:
             raise InvalidArgument(f"{path} is not empty", field="folder")
         if self._origin is None:
             for number, part in enumerate(self._shard.parts or (self._shard,)):
-                (path / _shard_name(number)).mkdir()
-                part.save(path / _shard_name(number))
+                (path / shard_name(number)).mkdir()
+                part.save(path / shard_name(number))
             entries = list_files(path)
         else:
             # Not counted anew: damage since then must not be sealed.
@@ -337,7 +322,7 @@ class Index:
         Raises:
             NotFound: Ids that the index does not hold.
         """
-        return self._vectors(self._rows(ids))
+        return self.vectors_of(self._rows(ids))
 
     def read(self, ids: Sequence[str], *, fields: Sequence[str] | None = None) -> list[Datapoint]:
         """The stored datapoints with these ids, in their order; of their metadata all, or these fields.
@@ -402,19 +387,12 @@ class Index:
                 shard.restricts_of(row),
             )
             for name, vector, row in zip(
-                shard.ids.of(rows).tolist(), self._vectors(rows), rows.tolist(), strict=True
+                shard.ids.of(rows).tolist(), self.vectors_of(rows), rows.tolist(), strict=True
             )
         ]
 
     def vectors_of(self, rows: Rows) -> Floats:
         """The vectors of rows as they were given, float32 [len(rows), dimension]."""
-        return self._vectors(rows)
-
-    def _vectors(self, rows: Rows) -> Floats:
         vectors = self._shard.vectors[rows]
         norms = self._shard.norms
         return vectors if norms is None else vectors * norms[rows, np.newaxis]
-
-
-def _shard_name(number: int) -> str:
-    return f"shard-{number:05d}"
