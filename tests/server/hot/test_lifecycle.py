@@ -24,6 +24,7 @@ import pytest
 from earshot.errors import Unavailable
 from earshot.index import Index, Store
 from earshot.server.hot import running_hot
+from earshot.server.hot.run import NOTICE_SECONDS
 from earshot.v1 import datapoint_pb2, search_service_pb2
 
 from .conftest import serving_face, settings_for
@@ -148,7 +149,7 @@ def test_a_signal_drains_under_load_and_no_accepted_request_fails(
     with Load(address) as load:
         load.wait_for("old")
         process.send_signal(number)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert process.stdout is not None
         assert process.stdout.read() == "drained\n"
     # What comes after the port closed is refused; nothing that was accepted may be lost.
@@ -156,15 +157,14 @@ def test_a_signal_drains_under_load_and_no_accepted_request_fails(
     assert "Traceback" not in (data_dir.parent / "log").read_text()
 
 
-def test_who_comes_after_a_quiet_moment_of_the_drain_is_still_answered(
+def test_a_quiet_moment_does_not_end_the_drain_before_its_notice(
     supervised: tuple[subprocess.Popen[str], str],
 ) -> None:
-    process, address = supervised
+    process, _ = supervised
+    began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
-    with Load(address, clients=1) as load:
-        load.wait_for("old")
-        assert process.wait(20) == 0
+    assert process.wait(60) == 0
+    assert time.monotonic() - began >= NOTICE_SECONDS
 
 
 def test_a_connection_that_asks_nothing_is_told_to_leave_before_it_is_closed(
@@ -172,13 +172,13 @@ def test_a_connection_that_asks_nothing_is_told_to_leave_before_it_is_closed(
 ) -> None:
     process, address = supervised
     host, port = address.split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
         connection.recv(9)  # it is accepted
         process.send_signal(signal.SIGTERM)
         received = b"".join(iter(lambda: connection.recv(4096), b""))
     assert bytes([0, 0, 8, 7, 0, 0, 0, 0, 0]) in received, received  # the header of a GOAWAY
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def test_health_watchers_hear_of_the_drain_and_are_let_go(
@@ -191,7 +191,7 @@ def test_health_watchers_hear_of_the_drain_and_are_let_go(
         assert next(watching) == b"\x08\x01"  # SERVING
         process.send_signal(signal.SIGTERM)
         assert list(watching) == [b"\x08\x02"]  # NOT_SERVING, and the end
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_the_server_ends_when_its_supervisor_is_killed(
@@ -216,7 +216,7 @@ def test_a_supervisor_notices_that_the_server_died(
     process, _ = supervised
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    assert process.wait(20) != 0
+    assert process.wait(60) != 0
     assert "ended with code -9" in (data_dir.parent / "log").read_text()
 
 
