@@ -83,6 +83,8 @@ class Registry:
         self._failed_version: dict[str, str] = {}
         self.loads: Counter[tuple[str, str]] = Counter()  # attempts to open a version, by index and result
         self.load_seconds: dict[str, float] = {}  # of the version that is served, warming up included
+        self.when_dropped: list[Callable[[str], None]] = []
+        """Called with the name of an index when something of it is not served any more: let go of it."""
         self._refreshing = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="earshot-registry", daemon=True)
@@ -249,6 +251,7 @@ class Registry:
             self._served[served.name] = served
 
         self._feeds[served.name].take(served.index, serve)
+        self._tell_dropped(served.name)
 
     def _forget(self, name: str) -> None:
         if self._served.pop(name, None) is not None:
@@ -258,6 +261,11 @@ class Registry:
         feed = self._feeds.pop(name, None)
         if feed is not None:
             feed.close()
+        self._tell_dropped(name)
+
+    def _tell_dropped(self, name: str) -> None:
+        for tell in self.when_dropped:
+            tell(name)
 
     def _warm_up(self, ready: ServedIndex) -> None:
         """Searches before the swap, so that the first real one finds all in memory, the model too."""
@@ -290,19 +298,26 @@ class Registry:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         measure_at: dict[str, float] = {}
         while not self._stopping.wait(TIDY_SECONDS):
-            for name, feed in list(self._feeds.items()):
-                try:
-                    feed.follow()
-                    feed.index.tidy()
-                    began = time.monotonic()
-                    if began >= measure_at.get(name, 0):
-                        self._measure(name, feed.index)
-                        # At most a fiftieth of a core's time.
-                        measure_at[name] = began + max(1.0, 50 * (time.monotonic() - began))
-                except EarshotError as error:
-                    self._note(name, "", error)
-                except Exception:
-                    log.exception("the updates of index %s could not be followed", name)
+            for name in list(self._feeds):
+                self._tidy_one(name, measure_at)
+
+    def _tidy_one(self, name: str, measure_at: dict[str, float]) -> None:
+        # A function, so that between its turns the thread keeps no index that was deleted meanwhile.
+        feed = self._feeds.get(name)
+        if feed is None:
+            return
+        try:
+            feed.follow()
+            feed.index.tidy()
+            began = time.monotonic()
+            if began >= measure_at.get(name, 0):
+                self._measure(name, feed.index)
+                # At most a fiftieth of a core's time.
+                measure_at[name] = began + max(1.0, 50 * (time.monotonic() - began))
+        except EarshotError as error:
+            self._note(name, "", error)
+        except Exception:
+            log.exception("the updates of index %s could not be followed", name)
 
     def _measure(self, name: str, index: LiveIndex) -> None:
         index.watch.measure(index.now())

@@ -106,6 +106,10 @@ class UsualRequests(Generic[Key]):
     def __len__(self) -> int:
         return len(self._known)
 
+    def clear(self) -> None:
+        """Forgets all; any thread may say so."""
+        self._known.clear()
+
     def find(self, parts: tuple[Around, Vectors] | None) -> tuple[Key, Vectors] | None:
         """A request's key and vectors; None for a request that must go the ordinary way."""
         if parts is None:

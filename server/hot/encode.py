@@ -40,6 +40,10 @@ class ProtobufAnswers:
         self._pieces = Pieces(self._prefix)
         self._scores_tag = tag(_NEIGHBOR_FIELDS["score"].number, FIXED64)[0]
 
+    def forget(self, name: str) -> None:
+        """Lets go of what was remembered of an index."""
+        self._pieces.forget(name)
+
     def encode(self, plan: SearchPlan, found: SearchResult, seconds: float) -> list[bytes]:
         """An answer for each query; `seconds` is how long finding them took."""
         pieces, counts = self._pieces.get(plan, found)
@@ -90,6 +94,10 @@ class JsonAnswers:
 
     def __init__(self) -> None:
         self._pieces = Pieces(lambda datapoint: b'{"datapoint":' + encode_json(datapoint) + b',"distance":')
+
+    def forget(self, name: str) -> None:
+        """Lets go of what was remembered of an index."""
+        self._pieces.forget(name)
 
     def encode(self, plan: SearchPlan, found: SearchResult, seconds: float) -> list[bytes]:
         """An answer for each query; `seconds` is how long finding them took."""

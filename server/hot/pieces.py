@@ -51,6 +51,12 @@ class Pieces:
                     known.pop(row, None)
         return [of[row] for row in rows], found.counts.tolist() if -1 in of else None
 
+    def forget(self, name: str) -> None:
+        """Lets go of all pieces of an index; any thread may say so."""
+        for kind in list(self._of):
+            if kind[0] == name:
+                self._of.pop(kind, None)
+
     def _known(self, plan: SearchPlan) -> dict[int, bytes]:
         if plan.full:  # vectors are large, and seldom asked for
             return {}

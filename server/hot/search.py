@@ -121,6 +121,14 @@ class Searcher:
         self._usual = usual(options_of_search, self._protobuf)
         self._usual_batches = usual(options_of_batch, self._protobuf)
         self._usual_json = usual(options_of_json, self._json)
+        service.registry.when_dropped.append(self._forget)
+
+    def _forget(self, name: str) -> None:
+        """Lets go of what was remembered of an index; plans and pieces hold on to their version."""
+        for usual in (self._usual, self._usual_batches, self._usual_json):
+            usual.clear()
+        for answers in (self._protobuf, self._json):
+            answers.forget(name)
 
     def _size_of(self, key: _Key) -> BatchSize | None:
         """What learns how many queries go to a GPU together; a CPU gains nothing beyond `MAX_BATCH`."""

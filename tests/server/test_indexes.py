@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,45 @@ def test_an_index_is_made_published_changed_rolled_back_and_removed(api: Api) ->
     assert api.good("DELETE", "/indexes/life", etag=unsaid["etag"]) == {}
     api.refused("NOT_FOUND", "POST", "/indexes/life:search", {"datapointId": "id-1"})
     assert "life" not in [index["name"] for index in api.good("GET", "/indexes")["indexes"]]
+
+
+def mapped(part: str) -> list[str]:
+    """What this process, or a child of it, still maps of the files with this in their path."""
+    children = [file.read_text() for file in Path("/proc/self/task").glob("*/children")]
+    found = []
+    for process in ["self", *"".join(children).split()]:
+        with suppress(OSError):
+            lines = Path(f"/proc/{process}/maps").read_text().splitlines()
+            found += [line for line in lines if part in line]
+    return found
+
+
+def goes(part: str) -> None:
+    for _ in range(200):
+        gc.collect()
+        if not mapped(part):
+            return
+        time.sleep(0.02)
+    raise AssertionError(mapped(part))
+
+
+def test_the_files_of_a_replaced_or_removed_index_are_let_go_of(api: Api) -> None:
+    def search() -> None:
+        for vector in VECTORS[:20].tolist():
+            api.good("POST", "/indexes/vanishing:search", {"vector": {"values": vector}})
+
+    api.good("POST", "/indexes", {"config": {"dimensions": DIMENSIONS}}, indexId="vanishing")
+    api.publish("vanishing", VECTORS)
+    api.serves("vanishing", "v000001")
+    search()
+    assert mapped("/vanishing/versions/v000001/")
+    api.publish("vanishing", VECTORS)
+    api.serves("vanishing", "v000002")
+    goes("/vanishing/versions/v000001/")
+    search()
+    assert mapped("/vanishing/versions/v000002/")
+    api.good("DELETE", "/indexes/vanishing", force=True)
+    goes("vanishing")
 
 
 def test_crowding_and_recall_of_the_config_hold_at_once(api: Api) -> None:
