@@ -100,7 +100,7 @@ def journals(vectors: Floats, seconds: float, postgres: str | None) -> Iterator[
 def server(data_dir: Path) -> Iterator[str]:
     """A server that never compacts by itself; its gRPC address."""
     process = subprocess.Popen(
-        [Path(sys.executable).parent / "earshot", "serve", "--port", "0", "--grpc-port", "0"],
+        [Path(sys.executable).parent / "earshot", "serve", "--port", "0"],
         env={**os.environ, "EARSHOT_DATA_DIR": str(data_dir), "EARSHOT_COMPACT_UPDATES": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +18,6 @@ from earshot.index.journal import Entry, Journal, is_shared, open_journal
 from earshot.index.live import LiveIndex
 
 __all__ = ["Feed"]
-
-SWITCH_SECONDS = 0.0005
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +161,6 @@ class Feed:
                 raise
             if before is not None:
                 before.close()
-            # Searches wait for the interpreter's lock behind updates: a tenth of the usual turn.
-            sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
             self._owns, self._inode = True, _inode(self._address)
             log.info("this process (%d) writes the journal of index %s", os.getpid(), self.name)
             return journal

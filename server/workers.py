@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -16,11 +17,21 @@ from .pace import SHORTEST_RETRY_SECONDS, Pace
 from .telemetry import CURRENT, CallRecord, current
 from .visible import when_visible
 
-__all__ = ["Workers"]
+__all__ = ["Workers", "take_short_turns"]
 
 Result = TypeVar("Result")
 
 WRITERS = 64
+SWITCH_SECONDS = 0.0005
+
+
+def take_short_turns() -> None:
+    """Let this process's threads hand the interpreter over every half millisecond, not every five.
+
+    An engine's thread gives it up in each NumPy call and wants it back at once; beside a loop that is never
+    idle it would wait out a whole turn each time.
+    """
+    sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
 
 
 class Workers:

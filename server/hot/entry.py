@@ -41,7 +41,7 @@ from ..service import Service
 from ..settings import Settings
 from ..streams import stream_search
 from ..telemetry import CallRecord, current, telemetry_for, telling_peers
-from ..workers import Workers
+from ..workers import Workers, take_short_turns
 from .admin import Admin
 from .app import HotApp, Streaming, Unary
 from .asgi import Application, Receive, Scope, Send
@@ -85,6 +85,7 @@ class _Server:
         threads = settings.threads_of_a_worker
         self.compactor = Compactor(self.registry, settings)
         self.registry.on_short_recall = self.compactor.ask
+        take_short_turns()
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="earshot")
         self.engine = ThreadPoolExecutor(threads, thread_name_prefix="earshot-engine")
         self.telemetry = telemetry_for(settings)
