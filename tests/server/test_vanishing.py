@@ -16,8 +16,8 @@ from tests.servers import Server, serving
 
 from .test_metrics import Scrape
 
-# A batch of long texts keeps the model busy for a while; what comes later has to wait for it.
-LONG = {"texts": [f"{n} " + "words that keep the model busy " * 60 for n in range(40)], "neighborCount": 1}
+# A batch of long texts keeps the model busy for seconds; what comes later has to wait for it.
+LONG = {"texts": [f"{n} " + "words that keep the model busy " * 60 for n in range(200)], "neighborCount": 1}
 
 
 def post_and_leave(server: Server, path: str, body: dict[str, Any]) -> None:
