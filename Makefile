@@ -57,7 +57,7 @@ test: lint  ## lint and all tests but the slow ones
 .venv-torch/stamp:
 	$(PYTHON) -m venv .venv-torch
 	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check sentence-transformers
+	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check sentence-transformers triton
 	@touch $@
 
 .PHONY: test-slow

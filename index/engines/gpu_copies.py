@@ -54,15 +54,24 @@ def check_memory(gpus: Gpus, devices: list[int], parameters: FaissGpuParameters,
 def flat_copies(
     gpus: Gpus, devices: list[int], parameters: FaissGpuParameters, vectors: Floats, metric: int
 ) -> list[Copy]:
-    """Vectors go from where they lie to the GPU, without a copy of theirs on the way."""
+    """Vectors go from where they lie to the GPU, without a copy of theirs on the way.
+
+    Whole ones in float16 are searched by our own kernels where they run: Faiss writes every score to memory,
+    which takes several times as long as computing it (`fused_top_k`). Faiss merges what lies in parts.
+    """
+    half = parameters.precision == "FLOAT16"
 
     def filled(device: int, rows: Floats) -> Any:
-        index = gpus.flat(device, vectors.shape[1], metric, half=parameters.precision == "FLOAT16")
+        index = gpus.flat(device, vectors.shape[1], metric, half=half)
         index.add(rows)
         return index
 
+    def whole(device: int) -> Any:
+        fused = gpus.fused(device, vectors, metric) if half else None
+        return filled(device, vectors) if fused is None else fused
+
     if parameters.replicate or len(devices) == 1:
-        return [Copy(index, index) for index in (filled(device, vectors) for device in devices)]
+        return [Copy(index, index) for index in map(whole, devices)]
     shards = gpus.faiss.IndexShards(vectors.shape[1], True, True)  # threaded, rows one after the other
     for device, rows in zip(devices, np.array_split(vectors, len(devices)), strict=True):
         if len(rows):

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from earshot.errors import FailedPrecondition, InvalidArgument
 
+from ..distance import Floats
 from .faiss_module import faiss_module
 
+_log = logging.getLogger(__name__)
 WIDEST = 2048
 """Neighbors a query, and partitions visited: Faiss's selection on the GPU ends here."""
 _MIB = 1 << 20
 _CODES_WITH_HALF_TABLES = 48
+_TRIED = 32  # queries and neighbors
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,9 @@ class Gpus(Protocol):
 
     def flat(self, device: int, dimension: int, metric: int, *, half: bool) -> Any:
         """An empty index of vectors in float32, or float16 where `half`."""
+
+    def fused(self, device: int, vectors: Floats, metric: int) -> Any | None:
+        """Vectors in float16, exactly searched by kernels of our own; None where they do not run."""
 
     def moved(self, index: Any, devices: list[int]) -> Any:
         """A copy of a CPU index on one GPU, or in parts on several."""
@@ -102,6 +111,11 @@ class _FaissGpus:
         # Resources of its own: they serve one thread at a time, and indexes are searched side by side.
         return self.faiss.GpuIndexFlat(self.faiss.StandardGpuResources(), dimension, metric, config)
 
+    def fused(self, device: int, vectors: Floats, metric: int) -> Any | None:
+        if metric not in (self.faiss.METRIC_INNER_PRODUCT, self.faiss.METRIC_L2):
+            return None
+        return fused_flat(f"cuda:{device}", vectors, is_dot=metric == self.faiss.METRIC_INNER_PRODUCT)
+
     def moved(self, index: Any, devices: list[int]) -> Any:
         options = self.faiss.GpuMultipleClonerOptions()
         options.shard = len(devices) > 1
@@ -135,6 +149,24 @@ class _FaissGpus:
         if self.has_cagra and isinstance(index, self.faiss.GpuIndexCagra):
             return self.faiss.SearchParametersCagra(itopk_size=leaves)
         return self.faiss.SearchParametersIVF(nprobe=leaves)
+
+
+def fused_flat(device: str, vectors: Floats, *, is_dot: bool) -> Any | None:
+    """A `FusedFlat` that answered as PyTorch does, or None, which the log explains."""
+    missing = [name for name in ("torch", "triton") if find_spec(name) is None]
+    if missing:
+        _log.info("Faiss searches in float16: %s not installed", " and ".join(missing))
+        return None
+    try:
+        found = import_module(f"{__package__}.fused_top_k").FusedFlat(vectors, device, is_dot=is_dot)
+        problem = found.differs(vectors[:_TRIED], _TRIED)
+    # Triton's compiler and CUDA raise what they like, and Faiss can do the work.
+    except Exception as error:  # noqa: BLE001
+        problem = f"{type(error).__name__}: {error}"
+    if problem:
+        _log.warning("Faiss searches in float16, since our kernels do not run on %s: %s", device, problem)
+        return None
+    return found
 
 
 def _cuda_problem() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from earshot.errors import ResourceExhausted
 from earshot.index import FaissGpuParameters
 from earshot.index.distance import DistanceMeasure
 from earshot.index.engines import ExactEngine, FaissGpuEngine, QueryParameters, faiss_gpu
+from earshot.index.engines.faiss_module import METRICS
 from earshot.index.engines.gpu_copies import check_memory
 from tests.index.engines.test_faiss_gpu import EVERYTHING, LAYOUTS, build, recall, reload, truth
 
@@ -69,6 +71,23 @@ def test_versions_travel_between_gpu_and_cpu(
 def test_float16_finds_nearly_the_same(base, unseen) -> None:
     rows, _ = build(base, precision="FLOAT16").search(unseen, 10, EVERYTHING)
     assert recall(rows, truth(base, unseen, 10)[0]) >= 0.98
+
+
+@pytest.mark.parametrize("measure", [DOT, L2])
+def test_float16_is_searched_by_kernels_of_our_own(measure, base, unseen, gpus) -> None:
+    missing = [name for name in ("torch", "triton") if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not installed")
+    metric = getattr(gpus.faiss, METRICS[measure])
+    fused = gpus.fused(0, base, metric)
+    assert fused is not None, "they do not run on this GPU; the log says why"
+    faiss = gpus.flat(0, base.shape[1], metric, half=True)
+    faiss.add(base)
+    for count, k in ((1, 1), (17, 10), (len(unseen), 100)):
+        distances, rows = fused.search(unseen[:count], k)
+        expected, again = faiss.search(unseen[:count], k)
+        assert recall(rows, again) >= 0.98
+        np.testing.assert_allclose(distances, expected, atol=ROUNDED)
 
 
 def test_l1(base, unseen) -> None:
