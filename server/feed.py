@@ -69,19 +69,12 @@ class Feed:
             Aborted: Another process owns it.
             DeadlineExceeded, ResourceExhausted, PermissionDenied, Unavailable: As `Journal.append`.
         """
-        journal = self._own()
-        last = journal.append(entries, request_id=request_id, timeout=timeout)
-        with self._following:
-            live = self.index
-            # A request that came before has its entries elsewhere in the journal, so then that is read.
-            if request_id is None and live.sequence == last - len(entries):
-                live.apply(last - len(entries) + 1, entries)
-            elif live.sequence < last:
-                self._catch_up(live)
-        return last
+        return self._own().append(entries, request_id=request_id, timeout=timeout)
 
     def follow(self) -> None:
         """Apply what others wrote. Raises as `Journal.read`."""
+        if self._owns and not self.is_shared:
+            return
         if self._journal is None:
             with self._owning:
                 if self._journal is None:
@@ -119,6 +112,15 @@ class Feed:
             return LiveIndex(version)
         return LiveIndex(version, self._journal.read(version.manifest.sequence_number))
 
+    def _written(self, first: int, entries: Sequence[Entry], last: int) -> None:
+        """The journal's thread has written something, and tells no caller before this returns."""
+        with self._following:
+            live = self.index
+            if entries and live.sequence == first - 1:
+                live.apply(first, entries)
+            elif live.sequence < last:  # of a request that came before, or between those of another server
+                self._catch_up(live)
+
     def _catch_up(self, live: LiveIndex) -> None:
         if self._journal is not None:
             live.replay(self._journal.read(live.sequence))
@@ -155,6 +157,7 @@ class Feed:
                     )
                 with self._following:
                     before, self._journal = self._journal, journal
+                    journal.when_written(self._written)
                     self._catch_up(self.index)
             except EarshotError:
                 journal.close()

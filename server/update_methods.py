@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct, Value
@@ -13,7 +14,16 @@ from . import update_messages as messages
 from .proto_codec import numeric_restrict, parse, token_restrict
 from .service import Service
 
-__all__ = ["REMOVE", "UPSERT", "remove_datapoints", "upsert_datapoints"]
+__all__ = [
+    "REMOVE",
+    "UPSERT",
+    "remove_datapoints",
+    "remove_request",
+    "removed",
+    "upsert_datapoints",
+    "upsert_request",
+    "upserted",
+]
 
 UPSERT = "/earshot.v1.DatapointService/UpsertDatapoints"
 REMOVE = "/earshot.v1.DatapointService/RemoveDatapoints"
@@ -21,15 +31,35 @@ REMOVE = "/earshot.v1.DatapointService/RemoveDatapoints"
 
 def upsert_datapoints(service: Service, data: bytes) -> bytes:
     """`DatapointService/UpsertDatapoints`."""
+    return upserted(service.updates.upsert(upsert_request(data)))
+
+
+def remove_datapoints(service: Service, data: bytes) -> bytes:
+    """`DatapointService/RemoveDatapoints`."""
+    return removed(service.updates.remove(remove_request(data)))
+
+
+def upsert_request(data: bytes) -> messages.UpsertDatapointsRequest:
+    """The message as it travels. Raises InvalidArgument."""
     request = parse(datapoint_service_pb2.UpsertDatapointsRequest, data)
-    reply = service.updates.upsert(
-        messages.UpsertDatapointsRequest(
-            index=request.index,
-            datapoints=[_datapoint(each) for each in request.datapoints],
-            update_mask=",".join(request.update_mask.paths),
-            request_id=request.request_id,
-        )
+    return messages.UpsertDatapointsRequest(
+        index=request.index,
+        datapoints=[_datapoint(each) for each in request.datapoints],
+        update_mask=",".join(request.update_mask.paths),
+        request_id=request.request_id,
     )
+
+
+def remove_request(data: bytes) -> messages.RemoveDatapointsRequest:
+    """The message as it travels. Raises InvalidArgument."""
+    request = parse(datapoint_service_pb2.RemoveDatapointsRequest, data)
+    return messages.RemoveDatapointsRequest(
+        index=request.index, datapoint_ids=list(request.datapoint_ids), request_id=request.request_id
+    )
+
+
+def upserted(reply: messages.UpsertDatapointsResponse) -> bytes:
+    """The answer as it travels."""
     return datapoint_service_pb2.UpsertDatapointsResponse(
         sequence=reply.sequence,
         upserted_count=reply.upserted_count,
@@ -44,30 +74,20 @@ def upsert_datapoints(service: Service, data: bytes) -> bytes:
     ).SerializeToString()
 
 
-def remove_datapoints(service: Service, data: bytes) -> bytes:
-    """`DatapointService/RemoveDatapoints`."""
-    request = parse(datapoint_service_pb2.RemoveDatapointsRequest, data)
-    reply = service.updates.remove(
-        messages.RemoveDatapointsRequest(
-            index=request.index, datapoint_ids=list(request.datapoint_ids), request_id=request.request_id
-        )
-    )
+def removed(reply: messages.RemoveDatapointsResponse) -> bytes:
+    """The answer as it travels."""
     return datapoint_service_pb2.RemoveDatapointsResponse(
         sequence=reply.sequence, removed_count=reply.removed_count
     ).SerializeToString()
 
 
 def _datapoint(point: datapoint_pb2.Datapoint) -> messages.NewDatapoint:
-    return messages.NewDatapoint(
-        datapoint_id=point.datapoint_id,
-        feature_vector=list(point.feature_vector),
-        feature_vector_float32=point.feature_vector_float32,
-        text=point.text,
-        crowding_tag=point.crowding_tag,
-        embedding_metadata=_plain_struct(point.embedding_metadata),
-        restricts=[token_restrict(each) for each in point.restricts],
-        numeric_restricts=[numeric_restrict(each) for each in point.numeric_restricts],
-    )
+    # Only what was given: of a datapoint that is an id and a vector, looking at the rest would cost the most.
+    given = {
+        field.name: _PLAIN[field.name](value) if field.name in _PLAIN else value
+        for field, value in point.ListFields()
+    }
+    return messages.NewDatapoint(**given)
 
 
 def _plain_struct(struct: Struct) -> dict[str, Any]:
@@ -85,3 +105,11 @@ def _plain(value: Value) -> Any:
         number = value.number_value
         return int(number) if number.is_integer() and abs(number) < 2**53 else number
     return None if kind is None or kind == "null_value" else getattr(value, kind)
+
+
+_PLAIN: dict[str, Callable[[Any], Any]] = {
+    "feature_vector": list,
+    "embedding_metadata": _plain_struct,
+    "restricts": lambda restricts: [token_restrict(each) for each in restricts],
+    "numeric_restricts": lambda restricts: [numeric_restrict(each) for each in restricts],
+}

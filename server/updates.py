@@ -5,24 +5,26 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earshot.errors import EarshotError, FailedPrecondition, InvalidArgument, row_of
+from earshot.index.filters import Where
 from earshot.index.ids import check_id
 from earshot.index.journal import UNSET, Entry, Patch, Put, Remove
 
 from . import update_messages as messages
+from .feed import Feed
 from .names import index_id
 from .registry import Registry, ServedIndex
 from .restricts import stored_restricts
 from .search import query_text
 from .telemetry import CURRENT, note_queries, stage
 
-__all__ = ["Updates", "parts_of"]
+__all__ = ["Update", "Updates", "parts_of"]
 
 MAX_DATAPOINTS = 1_000
 MAX_REQUEST_ID = 128
@@ -33,8 +35,37 @@ PARTS = {
     "feature_vector": "vector",
 }
 
+_FORMS = ("feature_vector", "feature_vector_float32", "text")
+
 Floats = NDArray[np.float32]
 Embed = Callable[[ServedIndex, Sequence[str]], Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Checked entries for one index's journal, and what the caller is told besides.
+
+    Attributes:
+        feed: Of the index.
+        entries: What to write; there may be none.
+        request_id: As the journal knows it.
+        errors: Why some datapoints of the request are not among them.
+        here: Of those that are to be removed, how many there were.
+    """
+
+    feed: Feed
+    entries: list[Entry]
+    request_id: str | None
+    errors: list[messages.DatapointError]
+    here: int
+
+    def upserted(self, sequence: int) -> messages.UpsertDatapointsResponse:
+        """The answer when it is written, with the number of the last entry, 0 where there was none."""
+        return messages.UpsertDatapointsResponse(sequence, len(self.entries), self.errors)
+
+    def removed(self, sequence: int) -> messages.RemoveDatapointsResponse:
+        """As `upserted`."""
+        return messages.RemoveDatapointsResponse(sequence, self.here)
 
 
 class Updates:
@@ -54,44 +85,68 @@ class Updates:
 
         Raises InvalidArgument for what is wrong with the request as a whole, and as `Feed.write`.
         """
-        served = self._registry.get(index_id(request.index))
-        self._require_one_writer(served.name)
-        points = request.datapoints
-        _check_count("datapoints", len(points))
-        mask = parts_of(request.update_mask)
-        note_queries(served.name, served.version, 0)
-        errors: dict[int, EarshotError] = {}
-        embedded = self._embedded(served, points, errors)
-        entries: list[Entry] = []
-        for position, point in enumerate(points):
-            if position in errors:
-                continue
-            try:
-                entry = _entry_of(point, mask, embedded.get(position))
-                entries.append(served.index.check(entry))
-            except EarshotError as error:
-                errors[position] = error
-        return messages.UpsertDatapointsResponse(
-            self._write(served, entries, "upsert", request.request_id),
-            len(entries),
-            [_told(position, points[position].datapoint_id, errors[position]) for position in sorted(errors)],
-        )
+        update = self.prepared_upsert(request)
+        return update.upserted(self._write(update))
 
     def remove(self, request: messages.RemoveDatapointsRequest) -> messages.RemoveDatapointsResponse:
         """Remove datapoints; one that is not there is no error.
 
         Raises as `upsert`.
         """
-        served = self._registry.get(index_id(request.index))
-        self._require_one_writer(served.name)
+        update = self.prepared_remove(request)
+        return update.removed(self._write(update))
+
+    def is_quick(self, request: messages.UpsertDatapointsRequest | messages.RemoveDatapointsRequest) -> bool:
+        """Whether preparing it asks neither the disk nor a model."""
+        name = index_id(request.index)
+        if self._registry.peek(name) is None or self._registry.feed(name).owned is None:
+            return False
+        return isinstance(request, messages.RemoveDatapointsRequest) or not any(
+            point.text for point in request.datapoints
+        )
+
+    def prepared_upsert(self, request: messages.UpsertDatapointsRequest) -> Update:
+        """What `upsert` is to write. Raises as that."""
+        served = self._served(request.index)
+        points = request.datapoints
+        _check_count("datapoints", len(points))
+        mask = parts_of(request.update_mask)
+        errors: dict[int, EarshotError] = {}
+        embedded = self._embedded(served, points, errors)
+        given: dict[int, Entry] = {}
+        for position, point in enumerate(points):
+            if position in errors:
+                continue
+            try:
+                given[position] = _entry_of(point, mask, embedded.get(position))
+            except EarshotError as error:
+                errors[position] = error
+        entries: list[Entry] = []
+        for position, checked in zip(given, served.index.check_all(list(given.values())), strict=True):
+            if isinstance(checked, EarshotError):
+                errors[position] = checked
+            else:
+                entries.append(checked)
+        told = [
+            _told(position, points[position].datapoint_id, errors[position]) for position in sorted(errors)
+        ]
+        return self._update(served, entries, "upsert", request.request_id, told)
+
+    def prepared_remove(self, request: messages.RemoveDatapointsRequest) -> Update:
+        """What `remove` is to write. Raises as that."""
+        served = self._served(request.index)
         ids = request.datapoint_ids
         _check_count("datapoint_ids", len(ids))
-        note_queries(served.name, served.version, 0)
         for name in ids:
             check_id(name, "datapoint_ids holds an id that")
         here = int(np.count_nonzero(served.index.shard.ids.rows_of(ids) >= 0))
-        sequence = self._write(served, [Remove(name) for name in ids], "remove", request.request_id)
-        return messages.RemoveDatapointsResponse(sequence, here)
+        return self._update(served, [Remove(name) for name in ids], "remove", request.request_id, here=here)
+
+    def _served(self, index: str) -> ServedIndex:
+        served = self._registry.get(index_id(index))
+        self._require_one_writer(served.name)
+        note_queries(served.name, served.version, 0)
+        return served
 
     def _require_one_writer(self, index: str) -> None:
         """The kernel picks the worker, so only one in `workers` updates would reach the one that writes."""
@@ -102,23 +157,32 @@ class Updates:
                 field="index",
             )
 
-    def _write(self, served: ServedIndex, entries: list[Entry], kind: str, request_id: str) -> int:
+    def _update(
+        self,
+        served: ServedIndex,
+        entries: list[Entry],
+        kind: str,
+        request_id: str,
+        errors: Sequence[messages.DatapointError] = (),
+        here: int = 0,
+    ) -> Update:
         if len(request_id) > MAX_REQUEST_ID:
             raise InvalidArgument(
                 f"request_id has {len(request_id)} characters; at most {MAX_REQUEST_ID} are taken",
                 field="request_id",
             )
-        if not entries:
+        # An upsert and a remove of one id are two requests.
+        name = f"{kind}:{request_id}" if request_id else None
+        return Update(self._registry.feed(served.name), entries, name, list(errors), here)
+
+    def _write(self, update: Update) -> int:
+        if not update.entries:
             return 0
         record = CURRENT.get()
         deadline = None if record is None else record.deadline
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-        feed = self._registry.feed(served.name)
         with stage("write"):
-            # An upsert and a remove of one id are two requests.
-            return feed.write(
-                entries, request_id=f"{kind}:{request_id}" if request_id else None, timeout=timeout
-            )
+            return update.feed.write(update.entries, request_id=update.request_id, timeout=timeout)
 
     def _embedded(
         self,
@@ -162,40 +226,40 @@ def parts_of(mask: str) -> frozenset[str] | None:
 
 
 def _entry_of(point: messages.NewDatapoint, mask: frozenset[str] | None, embedded: Floats | None) -> Entry:
-    given: dict[str, Any] = {
-        "crowding_tag": point.crowding_tag or None,
-        "metadata": point.embedding_metadata or None,
-        "restricts": stored_restricts(point.restricts, point.numeric_restricts),
-    }
-    if mask is None or "vector" in mask:
-        given["vector"] = _vector_of(point, embedded)
+    tag, metadata = point.crowding_tag or None, point.embedding_metadata or None
+    restricts: Where = ()
+    if point.restricts or point.numeric_restricts:
+        restricts = stored_restricts(point.restricts, point.numeric_restricts)
     if mask is None:
-        return Put(point.datapoint_id, **given)
+        return Put(point.datapoint_id, _vector_of(point, embedded), tag, metadata, restricts)
     return Patch(
-        point.datapoint_id, **{part: given[part] if part in mask else UNSET for part in PARTS.values()}
+        point.datapoint_id,
+        _vector_of(point, embedded) if "vector" in mask else UNSET,
+        tag if "crowding_tag" in mask else UNSET,
+        metadata if "metadata" in mask else UNSET,
+        restricts if "restricts" in mask else UNSET,
     )
 
 
 def _vector_of(point: messages.NewDatapoint, embedded: Floats | None) -> Floats:
-    forms = ("feature_vector", "feature_vector_float32", "text")
-    given = [form for form in forms if getattr(point, form)]
-    if len(given) != 1:
-        raise InvalidArgument(
-            f"{' and '.join(given) or 'no vector'} given; a datapoint needs one of {', '.join(forms)}",
-            field="feature_vector",
-        )
-    if embedded is not None:
-        return embedded
-    if point.feature_vector:
+    packed = point.feature_vector_float32
+    if not packed or point.feature_vector or point.text:
+        given = [form for form in _FORMS if getattr(point, form)]
+        if len(given) != 1:
+            raise InvalidArgument(
+                f"{' and '.join(given) or 'no vector'} given; a datapoint needs one of {', '.join(_FORMS)}",
+                field="feature_vector",
+            )
+        if embedded is not None:
+            return embedded
         with np.errstate(over="ignore"):  # becomes infinite, which the index names
             return np.asarray(point.feature_vector, np.float32)
-    if len(point.feature_vector_float32) % 4:
+    if len(packed) % 4:
         raise InvalidArgument(
-            f"feature_vector_float32 has {len(point.feature_vector_float32)} bytes; four are needed for each "
-            "dimension",
+            f"feature_vector_float32 has {len(packed)} bytes; four are needed for each dimension",
             field="feature_vector_float32",
         )
-    return np.frombuffer(point.feature_vector_float32, "<f4")
+    return np.frombuffer(packed, "<f4")
 
 
 def _check_count(field: str, count: int) -> None:

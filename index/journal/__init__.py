@@ -2,11 +2,13 @@
 
 from .base import Journal, JournalStatus
 from .entry import UNSET, Entry, Patch, Put, Remove
+from .group import Call
 from .open import JOURNAL_FILE, drop_journal, is_shared, open_journal
 
 __all__ = [
     "JOURNAL_FILE",
     "UNSET",
+    "Call",
     "Entry",
     "Journal",
     "JournalStatus",

@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from .entry import Entry
+from .group import Call, Written
 
 __all__ = ["Journal", "JournalStatus"]
 
@@ -61,6 +62,22 @@ class Journal(Protocol):
             ResourceExhausted, PermissionDenied: They cannot be written.
             FailedPrecondition: The journal was opened to read only, or is closed.
         """
+
+    def submit(self, call: Call) -> None:
+        """`append` for a caller that does not wait here: the call hears when it is over. Raises as that."""
+
+    def when_written(self, tell: Written) -> None:
+        """Have the thread that writes call `tell` for what went to disk, before any caller hears of it.
+
+        Args:
+            tell: Given the first new entry's number, the new entries in their order, and the largest number
+                that a caller will hear. There are no new ones where all were repeated. What it raises, the
+                callers get.
+        """
+
+    @property
+    def waiting(self) -> int:
+        """Calls that nobody has begun to write."""
 
     def read(self, after: int, limit: int | None = None) -> Iterator[tuple[int, Entry]]:
         """Entries and their sequence numbers, in order, from `after` + 1 on: at most `limit`, or all.

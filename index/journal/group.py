@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from time import monotonic
+from typing import Any
 
-from earshot.errors import DeadlineExceeded, EarshotError, FailedPrecondition, Internal
+from earshot.errors import DeadlineExceeded, EarshotError, FailedPrecondition, Internal, InvalidArgument
 
-from .codec import checksum
+from .codec import checksum, encode
+from .entry import Entry
 
-__all__ = ["REQUEST_SECONDS", "Call", "Group", "GroupCommit", "Numbered", "numbered"]
+__all__ = ["REQUEST_SECONDS", "Call", "Group", "GroupCommit", "Numbered", "Written", "numbered"]
 
 REQUEST_SECONDS = 24 * 3600
 """How long a request id is known."""
@@ -30,17 +33,60 @@ MAX_GROUP_BYTES = 8 << 20
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
 class Call:
-    """Entries of one caller, encoded; `deadline` is in seconds of the monotonic clock."""
+    """Entries of one caller, who waits for `outcome`; a subclass says how it hears of that.
 
-    bodies: list[bytes]
-    request_id: str | None = None
-    deadline: float | None = None
-    answer: Future[int] = field(default_factory=Future)
+    Attributes:
+        bodies: The entries' bytes.
+        deadline: In seconds of the monotonic clock.
+        outcome: The number of the last entry, or why none was written.
+
+    Raises:
+        InvalidArgument: An entry that cannot be written, or none at all.
+    """
+
+    def __init__(self, entries: Sequence[Entry], request_id: str | None, deadline: float | None) -> None:
+        if not entries:
+            raise InvalidArgument("entries is empty; there must be at least one", field="entries")
+        self.entries = entries
+        self.bodies = [encode(entry) for entry in entries]
+        self.request_id = request_id
+        self.deadline = deadline
+        self.outcome: int | EarshotError = 0
+
+    def begins(self) -> bool:
+        """Whether the caller still wants it, asked when it is about to be written."""
+        raise NotImplementedError
+
+    @staticmethod
+    def settle(calls: Sequence[Any]) -> None:
+        """Some calls of this class have their outcome. Called by the thread that writes."""
+        raise NotImplementedError
+
+
+class _Waiting(Call):
+    """A thread waits."""
+
+    def __init__(self, entries: Sequence[Entry], request_id: str | None, deadline: float | None) -> None:
+        super().__init__(entries, request_id, deadline)
+        self.future: Future[int] = Future()
+
+    def begins(self) -> bool:
+        return self.future.set_running_or_notify_cancel()
+
+    @staticmethod
+    def settle(calls: Sequence[_Waiting]) -> None:
+        for call in calls:
+            if isinstance(call.outcome, EarshotError):
+                call.future.set_exception(call.outcome)
+            else:
+                call.future.set_result(call.outcome)
 
 
 Group = Sequence[Call]
+
+Written = Callable[[int, Sequence[Entry], int], None]
+"""See `Journal.when_written`."""
 
 
 @dataclass(slots=True)
@@ -50,19 +96,21 @@ class Numbered:
     Attributes:
         answers: The number of each call's last entry.
         rows: (sequence, crc, body) of each new entry.
+        entries: Of these rows.
         requests: The new request ids and their numbers.
         last: The number of the newest entry then.
     """
 
     answers: list[int]
     rows: list[tuple[int, int, bytes]]
+    entries: list[Entry]
     requests: dict[str, int]
     last: int
 
 
 def numbered(group: Group, last: int, answered: Mapping[str, int]) -> Numbered:
     """Number the entries of a group from `last` + 1 on; those of `answered` request ids are there already."""
-    done = Numbered([], [], {}, last)
+    done = Numbered([], [], [], {}, last)
     for call in group:
         name = call.request_id
         before = None if name is None else answered.get(name) or done.requests.get(name)
@@ -71,6 +119,7 @@ def numbered(group: Group, last: int, answered: Mapping[str, int]) -> Numbered:
                 (number, checksum(number, body), body)
                 for number, body in enumerate(call.bodies, done.last + 1)
             ]
+            done.entries += call.entries
             before = done.last = done.last + len(call.bodies)
             if name is not None:
                 done.requests[name] = before
@@ -82,31 +131,41 @@ class GroupCommit:
     """Calls in, sequence numbers out.
 
     Args:
-        commit: Called by the one thread with some calls; returns the number of each one's last entry once
-            all are on disk. Raises an error of ours where none is.
+        commit: Called by the one thread with some calls; all are on disk when it returns. Raises an error of
+            ours where none is.
         name: Of the thread.
     """
 
-    def __init__(self, commit: Callable[[Group], list[int]], *, name: str) -> None:
+    def __init__(self, commit: Callable[[Group], Numbered], *, name: str) -> None:
+        self.written: Written = lambda first, entries, last: None
         self._commit = commit
-        self._waiting: deque[Call] = deque()
-        self._changed = threading.Condition()
+        # Whoever puts something in never waits, neither for the writer nor for a lock that it holds.
+        self._waiting: SimpleQueue[Call | None] = SimpleQueue()
+        self._closing = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def append(self, bodies: list[bytes], request_id: str | None, timeout: float | None) -> int:
-        """As `Journal.append`."""
-        call = Call(bodies, request_id, None if timeout is None else monotonic() + timeout)
-        with self._changed:
+    @property
+    def waiting(self) -> int:
+        """Calls that nobody has begun to write."""
+        return self._waiting.qsize()
+
+    def submit(self, call: Call) -> None:
+        """As `Journal.submit`."""
+        with self._closing:
             if self._closed:
                 raise FailedPrecondition("the journal is closed")
-            self._waiting.append(call)
-            self._changed.notify()
+            self._waiting.put(call)
+
+    def append(self, entries: Sequence[Entry], request_id: str | None, timeout: float | None) -> int:
+        """As `Journal.append`."""
+        call = _Waiting(entries, request_id, None if timeout is None else monotonic() + timeout)
+        self.submit(call)
         try:
-            return call.answer.result(timeout)
+            return call.future.result(timeout)
         except TimeoutError:
-            if call.answer.cancel():
+            if call.future.cancel():
                 raise DeadlineExceeded(
                     f"the journal did not write within {timeout:g} s; nothing was written"
                 ) from None
@@ -117,37 +176,41 @@ class GroupCommit:
 
     def close(self) -> None:
         """Finish what waits."""
-        with self._changed:
+        with self._closing:
             self._closed = True
-            self._changed.notify()
+            self._waiting.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         while group := self._next():
             try:
-                numbers = self._commit(group)
+                done = self._commit(group)
+                self.written(done.last - len(done.entries) + 1, done.entries, max(done.answers))
             except EarshotError as error:
                 for call in group:
-                    call.answer.set_exception(error)
+                    call.outcome = error
             except Exception:
                 log.exception("the journal's writer failed")
                 for call in group:
-                    call.answer.set_exception(Internal("the journal's writer failed; the log has the cause"))
+                    call.outcome = Internal("the journal's writer failed; the log has the cause")
             else:
-                for call, number in zip(group, numbers, strict=True):
-                    call.answer.set_result(number)
+                for call, number in zip(group, done.answers, strict=True):
+                    call.outcome = number
+            # Together, for whoever wakes somebody up a call would do it for each.
+            for kind in {type(call) for call in group}:
+                kind.settle([call for call in group if type(call) is kind])
 
     def _next(self) -> list[Call]:
         """Some calls that were not given up; none when closed and done."""
-        with self._changed:
-            while True:
-                group: list[Call] = []
-                size = 0
-                while self._waiting and size < MAX_GROUP_BYTES:
-                    call = self._waiting.popleft()
-                    if call.answer.set_running_or_notify_cancel():
-                        group.append(call)
-                        size += sum(map(len, call.bodies))
-                if group or self._closed:
-                    return group
-                self._changed.wait()
+        group: list[Call] = []
+        size = 0
+        with suppress(Empty):
+            while size < MAX_GROUP_BYTES:
+                call = self._waiting.get(block=not group)
+                if call is None:
+                    self._waiting.put(None)  # nothing comes after it; the next turn ends here
+                    break
+                if call.begins():
+                    group.append(call)
+                    size += sum(map(len, call.bodies))
+        return group

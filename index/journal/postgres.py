@@ -19,9 +19,8 @@ from psycopg import Connection
 from earshot.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 
 from .base import JournalStatus
-from .codec import encode
 from .entry import Entry
-from .group import REQUEST_SECONDS, Group, GroupCommit, Numbered, numbered
+from .group import REQUEST_SECONDS, Call, Group, GroupCommit, Numbered, Written, numbered
 from .postgres_connection import connect, is_lost, shown, told, transaction
 from .postgres_schema import MIGRATIONS, format_of, migrate
 from .reading import Bounds, read_entries
@@ -81,11 +80,26 @@ class PostgresJournal:
         self, entries: Sequence[Entry], *, request_id: str | None = None, timeout: float | None = None
     ) -> int:
         """See `Journal`."""
+        return self._writing_group.append(entries, request_id, timeout)
+
+    def submit(self, call: Call) -> None:
+        """See `Journal`."""
+        self._writing_group.submit(call)
+
+    def when_written(self, tell: Written) -> None:
+        """See `Journal`."""
+        self._writing_group.written = tell
+
+    @property
+    def waiting(self) -> int:
+        """See `Journal`."""
+        return self._writing_group.waiting
+
+    @property
+    def _writing_group(self) -> GroupCommit:
         if self._group is None:
             raise FailedPrecondition(f"{self._where} was opened to read only")
-        if not entries:
-            raise InvalidArgument("entries is empty; there must be at least one", field="entries")
-        return self._group.append([encode(entry) for entry in entries], request_id, timeout)
+        return self._group
 
     def read(self, after: int, limit: int | None = None) -> Iterator[tuple[int, Entry]]:
         """See `Journal`."""
@@ -181,7 +195,7 @@ class PostgresJournal:
             if connection is not None:
                 connection.close()
 
-    def _commit(self, group: Group) -> list[int]:
+    def _commit(self, group: Group) -> Numbered:
         """Write a group; a connection lost meanwhile is opened again while some caller still waits."""
         deadline = max(
             time.monotonic() + RETRY_SECONDS if call.deadline is None else call.deadline for call in group
@@ -198,7 +212,7 @@ class PostgresJournal:
                     if attempt is None or not self._has_committed(self._writer):
                         attempt = self._write(self._writer, group, last, at)
                 self._see(attempt.last)
-                return attempt.answers
+                return attempt
             except psycopg.Error as error:
                 if self._writer is not None and not is_lost(self._writer, error):
                     with told(self._where):

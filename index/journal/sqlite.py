@@ -11,16 +11,17 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from earshot.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
 
 from ..files import explained, sync
 from .base import JournalStatus
-from .codec import encode
 from .entry import Entry
-from .group import REQUEST_SECONDS, Group, GroupCommit, numbered
+from .group import REQUEST_SECONDS, Call, Group, GroupCommit, Numbered, Written, numbered
 from .ownership import owner_lock
 from .reading import Bounds, read_entries
 from .schema import migrate
@@ -31,6 +32,8 @@ from .wal import check_wal
 __all__ = ["SqliteJournal"]
 
 TRIM_AT_ONCE = 2000
+_ROWS_A_STATEMENT = 256
+_FORGET_EVERY_SECONDS = 60
 # 16 MiB: a checkpoint forces two files to disk, and pages that are written again and again go once.
 _CHECKPOINT_PAGES = 4096
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_CHECKPOINT_PAGES}")
@@ -58,6 +61,7 @@ class SqliteJournal:
         self._reading, self._writing = threading.Lock(), threading.Lock()
         self._arrived = threading.Condition()
         self._group: GroupCommit | None = None
+        self._forget_at = 0
         if read_only:
             if not path.exists():
                 raise NotFound(f"index {index} has no journal: {path} is not there", field="index")
@@ -83,11 +87,26 @@ class SqliteJournal:
         self, entries: Sequence[Entry], *, request_id: str | None = None, timeout: float | None = None
     ) -> int:
         """See `Journal`."""
+        return self._writing_group.append(entries, request_id, timeout)
+
+    def submit(self, call: Call) -> None:
+        """See `Journal`."""
+        self._writing_group.submit(call)
+
+    def when_written(self, tell: Written) -> None:
+        """See `Journal`."""
+        self._writing_group.written = tell
+
+    @property
+    def waiting(self) -> int:
+        """See `Journal`."""
+        return self._writing_group.waiting
+
+    @property
+    def _writing_group(self) -> GroupCommit:
         if self._group is None:
             raise FailedPrecondition(f"{self._path} was opened to read only")
-        if not entries:
-            raise InvalidArgument("entries is empty; there must be at least one", field="entries")
-        return self._group.append([encode(entry) for entry in entries], request_id, timeout)
+        return self._group
 
     def read(self, after: int, limit: int | None = None) -> Iterator[tuple[int, Entry]]:
         """See `Journal`."""
@@ -122,7 +141,11 @@ class SqliteJournal:
             raise InvalidArgument(f"through is {through}; the newest entry is {self._last}", field="through")
         first, _, trimmed = self._bounds()
         for end in range(min(first or through, through), through + TRIM_AT_ONCE, TRIM_AT_ONCE):
-            with told(self._path), self._transaction() as writer:  # short ones: others want to write
+            with (
+                told(self._path),
+                self._writing,
+                self._transaction() as writer,
+            ):  # short ones: others want to write
                 last = max(trimmed, min(end, through))
                 writer.execute("UPDATE state SET trimmed = ?", (last,))
                 writer.execute("DELETE FROM entries WHERE sequence <= ?", (last,))
@@ -135,7 +158,7 @@ class SqliteJournal:
         """See `Journal`."""
         if self._group is None or self._last:
             raise FailedPrecondition(f"{self._path} holds updates, or was opened to read only")
-        with told(self._path), self._transaction() as writer:
+        with told(self._path), self._writing, self._transaction() as writer:
             writer.execute("UPDATE state SET trimmed = ?", (sequence,))
         self._last = sequence
 
@@ -165,38 +188,48 @@ class SqliteJournal:
                 self._writer.close()
             self._lock.release()
 
-    def _commit(self, group: Group) -> list[int]:
+    def _commit(self, group: Group) -> Numbered:
         self._at = now = max(self._at, time.time_ns() // 1000)
         names = [call.request_id for call in group if call.request_id is not None]
-        with told(self._path), self._transaction() as writer:
-            done = numbered(group, self._last, _answered(writer, names))
-            writer.executemany(
-                "INSERT INTO entries VALUES (?, ?, ?, ?)",
-                [(sequence, now, crc, body) for sequence, crc, body in done.rows],
-            )
-            if done.requests:
-                writer.execute("DELETE FROM requests WHERE at < ?", (now - REQUEST_SECONDS * 1_000_000,))
-                writer.executemany(
-                    "INSERT INTO requests VALUES (?, ?, ?)",
-                    [(name, number, now) for name, number in done.requests.items()],
-                )
+        with told(self._path), self._writing:
+            if names:
+                with self._transaction() as writer:
+                    done = numbered(group, self._last, _answered(writer, names))
+                    _insert(writer, "entries", [(row[0], now, *row[1:]) for row in done.rows])
+                    _insert(writer, "requests", [(name, last, now) for name, last in done.requests.items()])
+                    self._forget_requests(now)
+            else:
+                done = numbered(group, self._last, {})
+                rows = [(row[0], now, *row[1:]) for row in done.rows]
+                # One statement is a transaction by itself.
+                with (
+                    self._transaction()
+                    if len(rows) > _ROWS_A_STATEMENT
+                    else nullcontext(self._writer) as writer
+                ):
+                    _insert(writer, "entries", rows)
         with self._arrived:
             self._last = done.last
             self._arrived.notify_all()
-        return done.answers
+        return done
+
+    def _forget_requests(self, now: int) -> None:
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_EVERY_SECONDS * 1_000_000
+            self._writer.execute("DELETE FROM requests WHERE at < ?", (now - REQUEST_SECONDS * 1_000_000,))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._writing:
-            writer = self._writer
-            writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield writer
-                writer.execute("COMMIT")
-            except BaseException:
-                if writer.in_transaction:  # SQLite itself rolls back after some errors
-                    writer.execute("ROLLBACK")
-                raise
+        """Of the writing connection, for who holds `_writing`."""
+        writer = self._writer
+        writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield writer
+            writer.execute("COMMIT")
+        except BaseException:
+            if writer.in_transaction:  # SQLite itself rolls back after some errors
+                writer.execute("ROLLBACK")
+            raise
 
     @contextmanager
     def _query(self) -> Iterator[sqlite3.Connection]:
@@ -238,10 +271,23 @@ def _bounds(connection: sqlite3.Connection) -> Bounds:
 
 def _answered(connection: sqlite3.Connection, names: Sequence[str]) -> dict[str, int]:
     """The numbers of the request ids that are known."""
-    rows = (
-        connection.execute("SELECT id, last FROM requests WHERE id = ?", (name,)).fetchone() for name in names
-    )
-    return dict(row for row in rows if row is not None)
+    found: dict[str, int] = {}
+    for start in range(0, len(names), _ROWS_A_STATEMENT):
+        part = names[start : start + _ROWS_A_STATEMENT]
+        places = ", ".join("?" * len(part))
+        question = f"SELECT id, last FROM requests WHERE id IN ({places})"  # noqa: S608  # only question marks
+        found.update(connection.execute(question, part))
+    return found
+
+
+def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Many rows a statement: sqlite3 lets go of the interpreter for each, and a busy loop does not give it
+    back at once."""
+    for start in range(0, len(rows), _ROWS_A_STATEMENT):
+        part = rows[start : start + _ROWS_A_STATEMENT]
+        places = ", ".join([f"({', '.join('?' * len(part[0]))})"] * len(part))
+        statement = f"INSERT INTO {table} VALUES {places}"  # noqa: S608  # only question marks
+        connection.execute(statement, list(chain.from_iterable(part)))
 
 
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:

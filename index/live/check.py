@@ -2,12 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from math import isfinite
+from typing import Any
 
+import numpy as np
+
+from earshot.errors import EarshotError, InvalidArgument
+
+from ..attributes import encode_metadata
 from ..filters import Collected, Restrict, Where
 from ..filters.where import canonical
+from ..ids import check_id
+from ..journal import UNSET, Entry, Patch, Remove
+from ..vectors import as_queries
 
-__all__ = ["checked_restricts"]
+__all__ = ["checked", "checked_restricts"]
+
+
+def checked(
+    entries: Sequence[Entry], dimension: int, find: Callable[[str], object]
+) -> list[Entry | EarshotError]:
+    """Each entry as it should be written to the journal, or why it is none.
+
+    Args:
+        entries: What a user gave.
+        dimension: Of the index.
+        find: Raises NotFound where no datapoint has an id.
+    """
+    vectors = [entry.vector for entry in entries if not isinstance(entry, Remove)]
+    are_fine = _are_fine(vectors, dimension)
+    found: list[Entry | EarshotError] = []
+    for entry in entries:
+        try:
+            if not are_fine and not isinstance(entry, Remove) and entry.vector is not UNSET:
+                _check_vector(entry.vector, dimension)
+            if isinstance(entry, Patch):
+                check_id(entry.id)
+                find(entry.id)
+            found.append(_checked(entry))
+        except EarshotError as error:
+            found.append(error)
+    return found
+
+
+def _are_fine(vectors: Sequence[Any], dimension: int) -> bool:
+    """Whether nothing is wrong with any, told in one pass; where not, they are looked at one by one."""
+    shape = (dimension,)
+    if not all(
+        isinstance(vector, np.ndarray) and vector.dtype == np.float32 and vector.shape == shape
+        for vector in vectors
+    ):
+        return False
+    everything = np.concatenate([np.empty(0, np.float32), *vectors])
+    with np.errstate(over="ignore", invalid="ignore"):
+        return isfinite(np.vdot(everything, everything))
+
+
+def _check_vector(vector: Any, dimension: int) -> None:
+    if np.ndim(vector) != 1:
+        raise InvalidArgument(
+            f"feature_vector has shape {np.shape(vector)}; it must be [{dimension}]", field="feature_vector"
+        )
+    as_queries(vector, dimension, field="feature_vector")
+
+
+def _checked(entry: Entry) -> Entry:
+    check_id(entry.id)
+    if isinstance(entry, Remove):
+        return entry
+    if entry.metadata is not UNSET:
+        encode_metadata(entry.metadata)
+    if not (entry.crowding_tag is UNSET or isinstance(entry.crowding_tag, str | None)):
+        raise InvalidArgument(
+            f"crowding_tag is {entry.crowding_tag!r}; it must be a string or None", field="crowding_tag"
+        )
+    if entry.restricts is UNSET or not entry.restricts:
+        return entry
+    return replace(entry, restricts=checked_restricts(entry.restricts))
 
 
 def checked_restricts(restricts: Iterable[Restrict]) -> Where:

@@ -6,6 +6,7 @@ values were written before that view was published, so arrays may grow beside it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,34 @@ class Columns:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def reserve(self, more: int) -> None:
-        """Make room for so many rows."""
-        needed = len(self.ids) + more
+    def extend(
+        self,
+        names: Sequence[str],
+        vectors: Floats,
+        norms: Floats,
+        *,
+        born: Sequence[int],
+        previous: Sequence[int],
+        tags: Sequence[int],
+        metadata: Sequence[bytes | None],
+        restricts: Sequence[Where],
+    ) -> int:
+        """Add rows; returns the slot of the first."""
+        start = len(self.ids)
+        end = start + len(names)
+        self._reserve(end)
+        self.vectors[start:end] = vectors
+        self.squares[start:end] = squared_norms(vectors)
+        if self.norms is not None:
+            self.norms[start:end] = norms
+        self.born[start:end], self.previous[start:end], self.tags[start:end] = born, previous, tags
+        self.died[start:end] = ALIVE
+        self.metadata += metadata
+        self.restricts += restricts
+        self.ids += names
+        return start
+
+    def _reserve(self, needed: int) -> None:
         capacity = len(self.born)
         if needed <= capacity:
             return
@@ -66,31 +92,3 @@ class Columns:
                 larger = np.empty((capacity, *array.shape[1:]), array.dtype)
                 larger[: len(self.ids)] = array[: len(self.ids)]
                 setattr(self, name, larger)
-
-    def append(
-        self,
-        name: str,
-        vector: Floats,
-        norm: float,
-        *,
-        born: int,
-        previous: int,
-        tag: int,
-        metadata: bytes | None,
-        restricts: Where,
-    ) -> int:
-        """One row, for which `reserve` made room; returns its slot."""
-        slot = len(self.ids)
-        self.vectors[slot] = vector
-        if self.norms is not None:
-            self.norms[slot] = norm
-        self.born[slot], self.died[slot], self.previous[slot], self.tags[slot] = born, ALIVE, previous, tag
-        self.metadata.append(metadata)
-        self.restricts.append(restricts)
-        self.ids.append(name)
-        return slot
-
-    def measure(self, start: int) -> None:
-        """Fill `squares` from a slot on."""
-        end = len(self.ids)
-        self.squares[start:end] = squared_norms(self.vectors[start:end])

@@ -9,21 +9,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any, NoReturn
 
 import numpy as np
 
-from earshot.errors import DataLoss, FailedPrecondition, InvalidArgument
+from earshot.errors import DataLoss, EarshotError, FailedPrecondition
 
 from ..attributes import encode_metadata
 from ..distance import DistanceMeasure, Floats, seen_by_engines
 from ..engines import Rows
-from ..ids import check_id
 from ..index import Index
 from ..journal import UNSET, Entry, Patch, Put, Remove
 from ..shard import Shard
-from ..vectors import as_queries, unit_norm
-from .check import checked_restricts
+from ..vectors import unit_norm
+from .check import checked
 from .columns import ALIVE, Columns
 from .fresh import Fresh
 from .parts import LiveAttributes, LiveIds, LiveMatrix, Tags
@@ -101,27 +101,14 @@ class LiveIndex(Index):
             InvalidArgument: It does not fit the index; the message names the part.
             NotFound: It changes parts of a datapoint that is not here.
         """
-        check_id(entry.id)
-        if isinstance(entry, Remove):
-            return entry
-        if isinstance(entry, Patch):
-            self._rows([entry.id])
-        if entry.vector is not UNSET:
-            if np.ndim(entry.vector) != 1:
-                raise InvalidArgument(
-                    f"feature_vector has shape {np.shape(entry.vector)}; it must be [{self.dimension}]",
-                    field="feature_vector",
-                )
-            as_queries(entry.vector, self.dimension, field="feature_vector")
-        if entry.metadata is not UNSET:
-            encode_metadata(entry.metadata)
-        if not (entry.crowding_tag is UNSET or isinstance(entry.crowding_tag, str | None)):
-            raise InvalidArgument(
-                f"crowding_tag is {entry.crowding_tag!r}; it must be a string or None", field="crowding_tag"
-            )
-        if entry.restricts is UNSET:
-            return entry
-        return replace(entry, restricts=checked_restricts(entry.restricts))
+        (found,) = self.check_all([entry])
+        if isinstance(found, EarshotError):
+            raise found
+        return found
+
+    def check_all(self, entries: Sequence[Entry]) -> list[Entry | EarshotError]:
+        """`check` of each: the entry, or why it is none."""
+        return checked(entries, self.dimension, lambda name: self._rows([name]))
 
     def apply(self, first: int, entries: Sequence[Entry]) -> None:
         """Updates as the journal has them; searches see all of them at once when this returns.
@@ -200,52 +187,100 @@ class LiveIndex(Index):
         self.apply(first, batch)
 
     def _apply(self, entries: Sequence[Entry]) -> None:
-        columns, count = self._columns, len(self._base)
-        given = [each for each in entries if not isinstance(each, Remove) and each.vector is not UNSET]
-        vectors, norms = self._compared(given)
-        places = {id(each): place for place, each in enumerate(given)}
-        new = [each.id for each in entries if each.id not in self._latest]
-        known = dict(zip(new, self._base.ids.rows_of(new).tolist(), strict=True)) if count else {}
-        columns.reserve(len(entries))
-        start = len(columns)
-        for entry in entries:
-            sequence = self._last + 1
-            row = self._latest.get(entry.id, known.get(entry.id, -1))
-            is_here = row >= 0 and self._death(row) == ALIVE
-            if isinstance(entry, Put) or (isinstance(entry, Patch) and is_here):
-                place = places.get(id(entry))
-                whole = entry if isinstance(entry, Put) else self._patched(entry, row)
-                slot = columns.append(
-                    entry.id,
-                    self._matrix[np.array([row])][0] if place is None else vectors[place],
-                    self._norm(row) if place is None else float(norms[place]),
-                    born=sequence,
-                    previous=row,
-                    tag=self._tags.code_of(whole.crowding_tag),
-                    metadata=encode_metadata(whole.metadata),
-                    restricts=whole.restricts,
-                )
-                self._restricts.add(slot, whole.restricts)
-                self._latest[entry.id] = count + slot
-            if is_here:
-                self._die(row, sequence)
-            self._last = sequence
-        columns.measure(start)
+        for is_patch, run in groupby(entries, lambda entry: isinstance(entry, Patch)):
+            if not is_patch:
+                self._write(list(run))
+                continue
+            # A patch builds on what is there, so of one id one at a time.
+            patches: list[Entry] = []
+            touched: set[str] = set()
+            for entry in run:
+                if entry.id in touched:
+                    self._write(patches)
+                    patches, touched = [], set()
+                patches.append(entry)
+                touched.add(entry.id)
+            self._write(patches)
 
-    def _compared(self, entries: Sequence[Put | Patch]) -> tuple[Floats, Floats]:
-        """Vectors as they are compared, and the lengths they had; float32 [n, dimension] and [n]."""
-        if not entries:
-            return np.empty((0, self.dimension), np.float32), np.empty(0, np.float32)
-        given = [np.asarray(entry.vector, np.float32) for entry in entries]
-        for entry, vector in zip(entries, given, strict=True):
-            if vector.shape != (self.dimension,):
+    def _write(self, entries: Sequence[Entry]) -> None:
+        """Entries in their order; all patches, of different ids, or none."""
+        count, latest = len(self._base), self._latest
+        new = [each.id for each in entries if each.id not in latest]
+        known = dict(zip(new, self._base.ids.rows_of(new).tolist(), strict=True)) if count and new else {}
+        slot = len(self._columns)
+        rows: dict[str, int] = {}
+        added: list[Put | Patch] = []
+        born: list[int] = []
+        previous: list[int] = []
+        gone: list[int] = []
+        died: list[int] = []
+        for sequence, entry in enumerate(entries, self._last + 1):
+            name = entry.id
+            row = rows.get(name)
+            if row is None:
+                row = latest.get(name)
+                if row is None:
+                    row = known.get(name, -1)
+            if isinstance(entry, Patch) and (row < 0 or self._death(row) != ALIVE):
+                continue  # what it changes was removed meanwhile
+            if not isinstance(entry, Remove):
+                added.append(entry)
+                born.append(sequence)
+                previous.append(row)
+                rows[name] = count + slot
+                slot += 1
+            if row >= 0:
+                gone.append(row)
+                died.append(sequence)
+        if added:
+            self._add(added, born, previous)
+        latest.update(rows)  # last: whoever finds a row there reads when it was born
+        if gone:
+            self._die(np.array(gone), np.array(died))
+        self._last += len(entries)
+
+    def _add(self, added: Sequence[Put | Patch], born: Sequence[int], previous: Sequence[int]) -> None:
+        vectors, norms = self._compared(added, previous)
+        whole = [
+            self._patched(each, row) if isinstance(each, Patch) else each
+            for each, row in zip(added, previous, strict=True)
+        ]
+        restricts = [each.restricts for each in whole]
+        for slot, each in enumerate(restricts, len(self._columns)):
+            if each:
+                self._restricts.add(slot, each)
+        self._columns.extend(
+            [each.id for each in whole],
+            vectors,
+            norms,
+            born=born,
+            previous=previous,
+            tags=[self._tags.code_of(each.crowding_tag) for each in whole],
+            metadata=[encode_metadata(each.metadata) for each in whole],
+            restricts=restricts,
+        )
+
+    def _compared(self, added: Sequence[Put | Patch], rows: Sequence[int]) -> tuple[Floats, Floats]:
+        """Vectors as they are compared, and the lengths they had, which are those of `rows` where none is
+        given; float32 [n, dimension] and [n]."""
+        given = [place for place, each in enumerate(added) if each.vector is not UNSET]
+        arrays = [np.asarray(added[place].vector, np.float32) for place in given]
+        for place, array in zip(given, arrays, strict=True):
+            if array.shape != (self.dimension,):
                 raise FailedPrecondition(
-                    f"the update of {entry.id!r}, after number {self._last}, has a vector of shape "
-                    f"{vector.shape}; version {self.manifest.version or '(none)'} of the index has dimension "
+                    f"the update of {added[place].id!r}, after number {self._last}, has a vector of shape "
+                    f"{array.shape}; version {self.manifest.version or '(none)'} of the index has dimension "
                     f"{self.dimension}"
                 )
-        matrix = np.stack(given)
-        return unit_norm(matrix) if self._scaled else (matrix, np.ones(len(matrix), np.float32))
+        matrix = np.concatenate(arrays or [np.empty(0, np.float32)]).reshape(-1, self.dimension)
+        found = unit_norm(matrix) if self._scaled else (matrix, np.ones(len(matrix), np.float32))
+        if len(given) == len(added):
+            return found
+        kept = np.array(rows)
+        vectors = self._matrix[kept]
+        norms = np.ones(len(kept), np.float32) if self._lengths is None else self._lengths[kept]
+        vectors[given], norms[given] = found
+        return vectors, norms
 
     def _patched(self, patch: Patch, row: int) -> Put:
         """A datapoint with some of its parts replaced; the vector is seen to by the caller."""
@@ -259,25 +294,23 @@ class LiveIndex(Index):
             stored if patch.restricts is UNSET else patch.restricts,
         )
 
-    def _norm(self, row: int) -> float:
-        return 1.0 if self._lengths is None else float(self._lengths[np.array([row])][0])
-
     def _death(self, row: int) -> int:
         count = len(self._base)
         if row >= count:
             return int(self._columns.died[row - count])
         return ALIVE if self._died is None else int(self._died[row])
 
-    def _die(self, row: int, sequence: int) -> None:
+    def _die(self, rows: Rows, sequences: Rows) -> None:
+        """Rows die where they live; of one that is there twice the first time counts."""
+        rows, first = np.unique(rows, return_index=True)
+        sequences = sequences[first]
         count = len(self._base)
-        if row >= count:
-            self._columns.died[row - count] = sequence
-            self._fresh_dead += 1
-            return
-        if self._died is None:
-            self._died = np.full(count, ALIVE, np.int64)
-        self._died[row] = sequence
-        self._base_dead += 1
+        start = int(np.searchsorted(rows, count))
+        if start:
+            if self._died is None:
+                self._died = np.full(count, ALIVE, np.int64)
+            self._base_dead += _end(self._died, rows[:start], sequences[:start])
+        self._fresh_dead += _end(self._columns.died, rows[start:] - count, sequences[start:])
 
     def _publish(self) -> None:
         """Searches that begin from now on see everything that was applied."""
@@ -315,3 +348,10 @@ class LiveIndex(Index):
             count=len(base) - self._base_dead + alive,
             tags=self._tags,
         )
+
+
+def _end(died: Rows, rows: Rows, sequences: Rows) -> int:
+    """Note when rows died that live; returns how many those are."""
+    lives = died[rows] == ALIVE
+    died[rows[lives]] = sequences[lives]
+    return int(np.count_nonzero(lives))

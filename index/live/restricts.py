@@ -36,7 +36,7 @@ class FreshRestricts:
         return {key[0] for key in [*self._tokens, *self._numbers]}
 
     def add(self, slot: int, restricts: Where) -> None:
-        """The restricts of one row; slots ascend."""
+        """The restricts of one row; slots ascend. A reader may be given them before the row itself."""
         for restrict in restricts:
             if isinstance(restrict, NumericRestrict):
                 kind = "int64" if isinstance(restrict.value, int) else "float64"

@@ -41,6 +41,7 @@ from ..service import Service
 from ..settings import Settings
 from ..streams import stream_search
 from ..telemetry import CallRecord, current, telemetry_for, telling_peers
+from ..update_methods import REMOVE, UPSERT
 from ..workers import Workers, take_short_turns
 from .admin import Admin
 from .app import HotApp, Streaming, Unary
@@ -49,6 +50,7 @@ from .calls import Watch
 from .http import HotHttp
 from .search import Searcher
 from .standard import HEALTH_SERVICE, REFLECTION_SERVICES, Health, Reflection
+from .updates import Updater
 
 __all__ = ["ENVIRONMENT", "app"]
 
@@ -130,6 +132,9 @@ class _Server:
         }
         unary[SEARCH] = searcher.search_message
         unary[BATCH_SEARCH] = searcher.batch_search_message
+        updater = Updater(service, workers, max_queue=settings.max_queue)
+        unary[UPSERT] = updater.upsert_message
+        unary[REMOVE] = updater.remove_message
         unary[f"/{HEALTH_SERVICE}/Check"] = self.health.check
         unary[f"/{HEALTH_SERVICE}/List"] = self.health.list
         reflection = Reflection((*SERVICES, HEALTH_SERVICE, REFLECTION_SERVICES[1]))
