@@ -56,6 +56,12 @@ def serve(
             help="Who signed the certificates that clients must show, PEM: mutual TLS.", show_default=False
         ),
     ] = None,
+    http3: Annotated[
+        bool | None,
+        typer.Option(
+            "--http3/--no-http3", help="With TLS, HTTP/3 too, over UDP (default: yes).", show_default=False
+        ),
+    ] = None,
     tokens_file: TokensFile = None,
     insecure: Annotated[
         bool | None,
@@ -82,6 +88,7 @@ def serve(
         tls_certificate=tls_certificate,
         tls_key=tls_key,
         tls_client_ca=tls_client_ca,
+        http3=http3,
         tokens_file=tokens_file,
         insecure=insecure,
         data_dir=data_dir,

@@ -117,6 +117,11 @@ class Settings(BaseSettings):
         None,
         description="Certificates, PEM, one of which must have signed the client's: mutual TLS.",
     )
+    http3: bool = Field(
+        True,
+        description="With TLS, speak HTTP/3 too, over UDP on the same port (hot transport, one worker, no "
+        "mutual TLS).",
+    )
 
     @property
     def threads_of_a_worker(self) -> int:

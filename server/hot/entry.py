@@ -48,11 +48,12 @@ from .app import HotApp, Streaming, Unary
 from .asgi import Application, Receive, Scope, Send
 from .calls import Watch
 from .http import HotHttp
+from .http3 import HandedOver
 from .search import Searcher
 from .standard import HEALTH_SERVICE, REFLECTION_SERVICES, Health, Reflection
 from .updates import Updater
 
-__all__ = ["ENVIRONMENT", "app"]
+__all__ = ["ENVIRONMENT", "app", "http3"]
 
 log = logging.getLogger(__name__)
 
@@ -214,6 +215,7 @@ class _Entry:
 
         loop.add_reader(told["pipe"], supervisor_closed_the_pipe)
         self._app = server.app
+        http3.home = loop
         async with telling_peers(server.telemetry.metrics):
             await send({"type": "lifespan.startup.complete"})
             await receive()
@@ -222,3 +224,4 @@ class _Entry:
 
 
 app = _Entry()
+http3 = HandedOver(app)

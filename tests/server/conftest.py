@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from earshot.index import Index, Store
+from tests.certificates import Files, write_certificates
 from tests.servers import Server, earshot, serving, write_feed
 
 DIMENSIONS = 8
@@ -44,6 +45,11 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, vectors: np.ndarray) -> P
     done = earshot(folder, "rebuild", "shows", "--source", str(feed))
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return write_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session", params=["portable", "hot"])

@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import trustme
 
 from earshot.client import Client, Retry, Tls
 from earshot.errors import EarshotError, InvalidArgument, Unavailable
 from earshot.server.tls import check_tls
+from tests.certificates import Files
 from tests.client.conftest import Blocking
 from tests.server.hot.conftest import Face, serving_face, settings_for
 
 ONCE = Retry(attempts=1)
-
-
-@dataclass(frozen=True)
-class Files:
-    """Certificates in PEM, and their keys."""
-
-    ca: Path
-    server: Path
-    server_key: Path
-    client: Path
-    client_key: Path
-    other_ca: Path
-
-
-@pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    folder = tmp_path_factory.mktemp("certificates")
-    found = Files(*(folder / f"{field.name}.pem" for field in dataclasses.fields(Files)))
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path(str(found.ca))
-    trustme.CA().cert_pem.write_to_path(str(found.other_ca))
-    for names, certificate, key in (
-        (("localhost", "127.0.0.1"), found.server, found.server_key),
-        (("client@example.org",), found.client, found.client_key),
-    ):
-        issued = ca.issue_cert(*names)
-        certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-        issued.private_key_pem.write_to_path(str(key))
-    return found
 
 
 @pytest.fixture(scope="module", params=["portable", "hot"])

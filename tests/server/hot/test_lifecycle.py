@@ -24,7 +24,7 @@ import pytest
 from earshot.errors import Unavailable
 from earshot.index import Index, Store
 from earshot.server.hot import running_hot
-from earshot.server.hot.run import NOTICE_SECONDS
+from earshot.server.hot.configuration import NOTICE_SECONDS
 from earshot.v1 import datapoint_pb2, search_service_pb2
 
 from .conftest import serving_face, settings_for
