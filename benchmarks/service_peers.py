@@ -1,11 +1,12 @@
-"""Earshot beside what users would pick instead, each with its own client, at the same recall.
+"""Earshot beside what users would pick instead, at the same recall.
 
-`python -m benchmarks.service_peers [--count 200000] [--only NAME …] [--json PATH]`: every service is given
-the same vectors, its knob is turned until it finds 0.96 of the true neighbors, and then eight processes, each
-with a client of its own, ask one query at a time, or 64 together. Two data sets: clustered, as in
+`python -m benchmarks.service_peers [--count 200000] [--only NAME …] [--keep FOLDER] [--json PATH]`: each is
+given the same vectors, its knob is turned until it finds 0.96 of the true neighbors, and then eight clients
+ask one query at a time, or 64 together: eight processes, each with the service's own Python client, and then
+eight connections of a load generator in C (h2load, pgbench), which asks the same again and again. Embedded
+engines have no clients; they are asked by threads of this process. Two data sets: clustered, as in
 `benchmarks.service`, and one that is harder for every index, without clusters. A peer whose package is not
-installed is named and left out; those that need much are better installed elsewhere: the module itself wants
-nothing but NumPy.
+installed is named and left out; peers are best installed beside this project in an environment of their own.
 """
 
 from __future__ import annotations
@@ -13,21 +14,28 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import tempfile
 import time
+from bisect import bisect_left
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from .datasets import DIMENSION, Floats, Rows, recall_of, synthetic
-from .peer_services import CLIENTS, SERVICES, Ask, K
+from .peer import CLIENTS, Ask, K
+from .peer_services import SERVICES
 
 RECALL, BATCH = 0.96, 64
 MEASURED = 400  # queries by which the knob is set
+THREADS = (1, 2, CLIENTS)  # that ask an embedded engine at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +48,8 @@ class Row:
     recall: float
     single: float
     batched: float
-    native_single: float | None = None
-    native_batched: float | None = None
+    native_single: float | None
+    native_batched: float | None
 
 
 def hard(count: int) -> tuple[Floats, Floats]:
@@ -56,24 +64,48 @@ def hard(count: int) -> tuple[Floats, Floats]:
     return draw(count, 1), draw(2000, 2)
 
 
-def measure(name: str, data: str, vectors: Floats, queries: Floats, truth: Rows, seconds: float) -> Row:
-    """Start a service, find the setting, and ask."""
-    with tempfile.TemporaryDirectory() as folder, SERVICES[name](vectors, Path(folder)) as peer:
-        for setting in peer.settings:
+def measure(
+    name: str, data: str, folder: Path, vectors: Floats, queries: Floats, truth: Rows, seconds: float
+) -> Row:
+    """Start a service, find the cheapest setting with the recall, and ask."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with SERVICES[name](vectors, folder) as peer:
+
+        @cache
+        def recall(setting: Any) -> float:
             ask = peer.connect(setting)
             found = np.concatenate([ask(queries[row : row + 1]) for row in range(MEASURED)])
-            recall = recall_of(found, truth[:MEASURED])
-            if recall >= RECALL:
-                break
-        single = _rate(partial(peer.connect, setting), queries, 1, seconds)
-        return Row(
-            data,
-            name,
-            str(setting),
-            recall,
-            single,
-            _rate(partial(peer.connect, setting), queries, BATCH, seconds),
-        )
+            return recall_of(found, truth[:MEASURED])
+
+        place = min(bisect_left(peer.settings, RECALL, key=recall), len(peer.settings) - 1)
+        setting = peer.settings[place]
+        rate = _rate_of_threads if peer.is_embedded else _rate
+        ours = [rate(partial(peer.connect, setting), queries, batch, seconds) for batch in (1, BATCH)]
+        native: list[float | None] = [None, None]
+        if peer.native is not None:
+            native = [peer.native(setting, queries[:batch], seconds) for batch in (1, BATCH)]
+        return Row(data, name, str(setting), recall(setting), *ours, *native)
+
+
+def _rate_of_threads(connect: Callable[[], Ask], queries: Floats, batch: int, seconds: float) -> float:
+    """Queries a second of threads in this process, of as many as are best."""
+
+    def load(number: int, until: float) -> int:
+        ask, done = connect(), 0
+        places = np.random.default_rng(number).permutation(len(queries))
+        while time.monotonic() < until:
+            ask(queries[places[(done + np.arange(batch)) % len(queries)]])
+            done += batch
+        return done
+
+    rates = []
+    for threads in THREADS:
+        with ThreadPoolExecutor(threads) as pool:
+            until = time.monotonic() + seconds / len(THREADS)
+            began = time.monotonic()
+            done = sum(pool.map(load, range(threads), [until] * threads))
+            rates.append(done / (time.monotonic() - began))
+    return max(rates)
 
 
 def _rate(connect: Callable[[], Ask], queries: Floats, batch: int, seconds: float) -> float:
@@ -120,28 +152,49 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--only", nargs="+", choices=SERVICES, default=list(SERVICES))
     parser.add_argument("--data", nargs="+", choices=("clustered", "hard"), default=["clustered", "hard"])
-    parser.add_argument("--json", type=Path, help="add the rows to this file")
+    parser.add_argument("--keep", type=Path, help="keep what was built here, and use it where it is")
+    parser.add_argument("--json", type=Path, help="write the rows here too")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = compare(options, options.keep or Path(folder))
+    Console().print(_table(rows, options.count))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+
+
+def compare(options: argparse.Namespace, folder: Path) -> list[Row]:
+    """A row for each service and set of data; what is installed of them."""
     rows: list[Row] = []
     for data in options.data:
         clustered = synthetic(options.count)
         vectors, queries = (clustered.base, clustered.queries) if data == "clustered" else hard(options.count)
-        truth = np.concatenate(
-            [
-                np.argsort(-(part @ vectors.T), axis=1)[:, :K]
-                for part in np.array_split(queries[:MEASURED], 20)
-            ]
-        )
+        scores = (part @ vectors.T for part in np.array_split(queries[:MEASURED], 20))
+        truth = np.concatenate([np.argsort(-part, axis=1)[:, :K] for part in scores])
         for name in options.only:
+            home = folder / f"{data}-{options.count}" / name.replace(" ", "-")
             try:
-                rows.append(measure(name, data, vectors, queries, truth, options.seconds))
+                rows.append(measure(name, data, home, vectors, queries, truth, options.seconds))
             except ImportError as error:
                 print(f"{name}: left out, {error}", flush=True)
                 continue
             print(rows[-1], flush=True)
-    if options.json:
-        earlier = json.loads(options.json.read_text()) if options.json.exists() else []
-        options.json.write_text(json.dumps(earlier + [asdict(row) for row in rows], indent=2) + "\n")
+    return rows
+
+
+def _table(rows: list[Row], count: int) -> Table:
+    title = f"queries/s, {count:,} × {DIMENSION}, k = {K}, {CLIENTS} clients, {os.cpu_count()} cores"
+    table = Table(title=title)
+    for heading in ("data", "", "setting", "recall", "single", f"{BATCH} at once"):
+        table.add_column(heading)
+    for heading in ("single, load in C", f"{BATCH} at once, load in C"):
+        table.add_column(heading)
+    for row in rows:
+        rates = (row.single, row.batched, row.native_single, row.native_batched)
+        table.add_row(
+            *(row.data, row.peer, row.setting, f"{row.recall:.3f}"),
+            *("" if rate is None else f"{rate:,.0f}" for rate in rates),
+        )
+    return table
 
 
 if __name__ == "__main__":

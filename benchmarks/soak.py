@@ -1,8 +1,9 @@
 """A long run of the hot transport under load, with everything that happens to a server in the meantime.
 
 `python -m benchmarks.soak [--minutes 30] [--load 0.7]`: h2load (Debian's nghttp2-client) asks at that share
-of what the server can do; versions are swapped, calls are cancelled and clients vanish in mid-call. It fails
-where a search failed or was answered wrongly, memory grew, the log has an error, or the end was no drain.
+of what the server can do; versions are swapped, datapoints updated, calls are cancelled and clients vanish in
+mid-call. It fails where a search failed or was answered wrongly, memory grew, the log has an error, or the
+end was no drain.
 """
 
 from __future__ import annotations
@@ -28,20 +29,23 @@ import grpc
 import httpx
 import numpy as np
 
+from earshot.client import Client
 from earshot.index import Index, Store
 from earshot.server.run import Addresses
 from earshot.v1 import datapoint_pb2, search_service_pb2
 
 from .load import Asked, frame, load_by_h2load
-from .service import INDEX, SEARCH, STREAM_SEARCH, synthetic
+from .service import BATCH_SEARCH, INDEX, SEARCH, STREAM_SEARCH, synthetic
 
 COUNT = 20_000
 SWAP_SECONDS = 20.0
+LIVE = 1_000  # datapoints that come and go
 CLIENTS, STREAMS = 8, 16  # of h2load, and how many calls each may have under way
 MOST_GROWTH = 0.05  # of resident memory, from the second quarter of the run to the last
 FINE = {"OK", "CANCELLED"}
+HURRIED = {"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}  # of calls that were given no time
 WRONG = re.compile(r"Traceback|InvalidStateError|never retrieved| ERROR ")
-COUNTED = re.compile(r'earshot_requests_total\{code="(\w+)".*\} (\S+)')
+COUNTED = re.compile(r'earshot_requests_total\{code="(\w+)".*method="(\w+)".*\} (\S+)')
 
 
 class Troubles:
@@ -88,14 +92,27 @@ class Troubles:
             raise ValueError(f"an answer of {ids} from {answer.index_version}")
 
     def cancel(self) -> None:
-        """Calls given up after no time, or a little."""
+        """Searches given up after a little, and batches that had no time from the beginning."""
+        search = search_service_pb2.SearchRequest.FromString(self.request)
+        batch = search_service_pb2.BatchSearchRequest(index=INDEX, vectors=[search.vector] * 2)
         channel: Any
         with grpc.insecure_channel(self.addresses.grpc) as channel:
-            search = channel.unary_unary(SEARCH)
-            for _ in range(20):
-                future = search.future(self.request, timeout=random.choice((1e-4, 1e-3, 5.0)))
-                time.sleep(random.uniform(0, 0.003))
-                future.cancel()
+            for number in range(20):
+                if number % 2:
+                    future = channel.unary_unary(SEARCH).future(self.request, timeout=30)
+                    time.sleep(random.uniform(0, 0.003))
+                    future.cancel()
+                else:
+                    hurried = channel.unary_unary(BATCH_SEARCH).future
+                    hurried(batch.SerializeToString(), timeout=random.choice((1e-4, 1e-3)))
+
+    def update(self) -> None:
+        """Datapoints far from what is searched for, some of them new, some again, some gone."""
+        names = [f"live-{random.randrange(LIVE)}" for _ in range(10)]
+        far = -np.frombuffer(search_service_pb2.SearchRequest.FromString(self.request).vector.float32, "<f4")
+        with Client(self.addresses.grpc) as client:
+            client.upsert(INDEX, [{"id": name, "vector": far} for name in set(names[:8])])
+            client.remove(INDEX, names[8:])
 
     def vanish_from_streams(self) -> None:
         """A stream of queries whose client closes its connection in the middle."""
@@ -164,7 +181,7 @@ def soak(folder: Path, minutes: float, share: float) -> dict[str, Any]:
         capacity = load_by_h2load(addresses, Asked("capacity", SEARCH, (request,)), 32, 5.0).per_second
         troubles = Troubles(addresses, request)
         troubles.every(SWAP_SECONDS, swaps.swap)
-        for trouble in (troubles.search, troubles.cancel):
+        for trouble in (troubles.search, troubles.cancel, troubles.update):
             troubles.every(0.2, trouble)
         for trouble in (troubles.vanish_from_streams, troubles.vanish_from_sockets):
             troubles.every(0.5, trouble)
@@ -185,8 +202,9 @@ def soak(folder: Path, minutes: float, share: float) -> dict[str, Any]:
     findings += troubles.failures[:10]
     if "0 failed, 0 errored, 0 timeout" not in load:
         findings.append(f"h2load: {load}")
-    if set(codes) - FINE - {"DEADLINE_EXCEEDED"}:  # those were asked for, by calls of 0.1 ms
-        findings.append(f"statuses: {codes}")
+    for method, counts in codes.items():
+        if set(counts) - FINE - (HURRIED if method == "BatchSearch" else set()):
+            findings.append(f"statuses of {method}: {counts}")
     if code:
         findings.append(f"the server ended with code {code}")
     findings += [line for line in log.splitlines() if WRONG.search(line)][:10]
@@ -243,10 +261,12 @@ def _paced(folder: Path, addresses: Addresses, request: bytes, per_second: float
     ).stdout
 
 
-def _codes(addresses: Addresses) -> dict[str, int]:
-    counted: dict[str, int] = {}
-    for code, count in COUNTED.findall(httpx.get(f"{addresses.http}/metrics").text):
-        counted[code] = counted.get(code, 0) + int(float(count))
+def _codes(addresses: Addresses) -> dict[str, dict[str, int]]:
+    """How many requests ended in which status, by method."""
+    counted: dict[str, dict[str, int]] = {}
+    for code, method, count in COUNTED.findall(httpx.get(f"{addresses.http}/metrics").text):
+        codes = counted.setdefault(method, {})
+        codes[code] = codes.get(code, 0) + int(float(count))
     return counted
 
 
