@@ -2,21 +2,25 @@
 
 Nothing waits while the engine is idle. What was cancelled or came too late is dropped before it
 costs engine time, and one bad item fails alone.
+
+What is known to take less than waking another thread and hearing from it is done on the loop itself, one
+batch a turn: what arrives meanwhile waits in the sockets, and is the next batch.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
-from earshot.errors import DeadlineExceeded, ResourceExhausted
+from earshot.errors import ResourceExhausted
 
 from ..pace import SHORTEST_RETRY_SECONDS, Pace
 from .batch_size import BatchSize
+from .cost import Cost
+from .lanes import Entry, Lanes
 
 __all__ = ["Batcher"]
 
@@ -24,36 +28,19 @@ Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-
-class _Entry(Generic[Item, Result]):
-    __slots__ = ("deadline", "future", "item", "weight")
-
-    def __init__(
-        self, item: Item, future: asyncio.Future[Result], deadline: float | None, weight: int
-    ) -> None:
-        self.item = item
-        self.weight = weight
-        self.future = future
-        self.deadline = deadline
-
-
-class _Lane(Generic[Key, Item, Result]):
-    """What waits for one index: a queue for each key, served in turn."""
-
-    def __init__(self) -> None:
-        self.queues: dict[Key, deque[_Entry[Item, Result]]] = {}
-        self.waiting = 0
+INLINE_SECONDS = 0.001
 
 
 class Batcher(Generic[Key, Item, Result]):
-    """Calls `run(key, items)` in `executor`, at most `slots` at a time.
+    """Calls `run(key, items)` in `executor`, at most `slots` at a time, or on the loop where that is cheap.
 
     Items weigh 1 unless told otherwise. Those of one call weigh `max_batch` at most, but for one that is
     heavier and goes alone. A lane where `max_waiting` wait takes no more. Items with equal keys may go
     together. Lanes take turns: a lane is whatever should have a fair share, here an index. `run` returns a
     result for each item, or raises, and then each item is run alone, so that only the bad ones fail.
     `on_batch` is told each call's lane and weight. `size_of` a key is what learns how much of it goes
-    together, in the place of `max_batch`. Belongs to one event loop.
+    together, in the place of `max_batch`, and `cost_of` a key what learns how long that takes; what it has
+    take `INLINE_SECONDS` at most is run on the loop, and keys without stay off it. Belongs to one event loop.
     """
 
     def __init__(
@@ -66,16 +53,20 @@ class Batcher(Generic[Key, Item, Result]):
         max_waiting: int,
         on_batch: Callable[[Hashable, int], None] | None = None,
         size_of: Callable[[Key], BatchSize | None] = lambda _: None,
+        cost_of: Callable[[Key], Cost | None] = lambda _: None,
     ) -> None:
         self._on_batch = on_batch
         self._size_of = size_of
+        self._cost_of = cost_of
         self._run = run
         self._executor = executor
         self._free = slots
-        self._pace = Pace(slots)
         self._max_batch = max_batch
         self._max_waiting = max_waiting
-        self._lanes: dict[Hashable, _Lane[Key, Item, Result]] = {}
+        self._dear: Lanes[Key, Item, Result] = Lanes()
+        self._dear_pace = Pace(slots)
+        self._cheap: Lanes[Key, Item, Result] = Lanes()
+        self._cheap_pace = Pace(1)
         self._flush_is_due = False
 
     def submit(
@@ -87,25 +78,21 @@ class Batcher(Generic[Key, Item, Result]):
         deadline would pass in the queue: work for an answer that comes too late is taken from the others.
         """
         loop = asyncio.get_running_loop()
-        waiting = self._lanes.get(lane)
-        if waiting is None:
-            waiting = self._lanes[lane] = _Lane()
+        is_cheap = weight <= self._cheap_room(key)
+        lanes, pace = (self._cheap, self._cheap_pace) if is_cheap else (self._dear, self._dear_pace)
+        waiting = self._dear.waiting(lane) + self._cheap.waiting(lane)
         # The lanes that wait share the engine.
-        ahead = waiting.waiting * len(self._lanes)
-        if waiting.waiting >= self._max_waiting or self._pace.is_too_slow(ahead, deadline):
-            wait = self._pace.seconds(ahead)
+        ahead = lanes.waiting(lane) * len(lanes)
+        if waiting >= self._max_waiting or pace.is_too_slow(ahead, deadline):
+            wait = pace.seconds(ahead)
             raise ResourceExhausted(
-                f"{waiting.waiting} requests wait for this index already, about {wait:.2g} s of work; "
+                f"{waiting} requests wait for this index already, about {wait:.2g} s of work; "
                 "try again in a moment",
                 retry_after=max(wait, SHORTEST_RETRY_SECONDS),
             )
         future: asyncio.Future[Result] = loop.create_future()
-        queue = waiting.queues.get(key)
-        if queue is None:
-            queue = waiting.queues[key] = deque()
-        queue.append(_Entry(item, future, deadline, weight))
-        waiting.waiting += weight
-        if self._free and not self._flush_is_due:
+        lanes.add(lane, key, Entry(item, future, deadline, weight))
+        if (is_cheap or self._free) and not self._flush_is_due:
             # Not at once: what else arrived in this turn of the loop comes along.
             self._flush_is_due = True
             loop.call_soon(self._flush)
@@ -113,82 +100,105 @@ class Batcher(Generic[Key, Item, Result]):
 
     def waiting(self) -> dict[Hashable, int]:
         """How much waits in each lane. May be called from any thread."""
-        return {name: lane.waiting for name, lane in list(self._lanes.items())}
+        waiting = self._dear.all_waiting()
+        for name, weight in self._cheap.all_waiting().items():
+            waiting[name] = waiting.get(name, 0) + weight
+        return waiting
+
+    def _cheap_room(self, key: Key) -> int:
+        """How much of a key may be done on the loop in one turn."""
+        cost = self._cost_of(key)
+        return 0 if cost is None else min(cost.units(INLINE_SECONDS), self._max_batch)
+
+    def _room(self, key: Key) -> int:
+        size = self._size_of(key)
+        return self._max_batch if size is None else size.limit
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        while self._free and self._lanes:
-            name, key, batch = self._take()
+        loop = asyncio.get_running_loop()
+        # First what others do meanwhile.
+        while self._free and self._dear:
+            name, key, batch = self._dear.take(self._room)
             if not batch:
                 continue
-            if self._on_batch is not None:
-                self._on_batch(name, sum(entry.weight for entry in batch))
+            self._tell(name, batch)
             self._free -= 1
             try:
-                self._executor.submit(self._work, asyncio.get_running_loop(), key, batch)
+                self._executor.submit(self._work, loop, key, batch)
             except RuntimeError as error:  # the executor was shut down
                 self._deliver(batch, [error] * len(batch))
+        if self._cheap:
+            self._flush_cheap()
+        if (self._cheap or (self._dear and self._free)) and not self._flush_is_due:
+            self._flush_is_due = True
+            loop.call_soon(self._flush)
 
-    def _take(self) -> tuple[Hashable, Key, list[_Entry[Item, Result]]]:
-        """The next lane's next key and what can go together; lane and key move to the end of their line."""
-        name = next(iter(self._lanes))
-        lane = self._lanes.pop(name)
-        key = next(iter(lane.queues))
-        queue = lane.queues.pop(key)
-        now = time.monotonic()
-        batch: list[_Entry[Item, Result]] = []
-        size = self._size_of(key)
-        room = self._max_batch if size is None else size.limit
-        while queue and (queue[0].weight <= room or not batch):
-            entry = queue.popleft()
-            lane.waiting -= entry.weight
-            if entry.future.done():
-                continue
-            if entry.deadline is not None and now >= entry.deadline:
-                entry.future.set_exception(DeadlineExceeded("the deadline passed while the request waited"))
-                continue
-            batch.append(entry)
-            room -= entry.weight
-        if queue:
-            lane.queues[key] = queue
-        if lane.queues:
-            self._lanes[name] = lane
-        return name, key, batch
-
-    def _work(self, loop: asyncio.AbstractEventLoop, key: Key, batch: list[_Entry[Item, Result]]) -> None:
-        outcomes: Sequence[Result | BaseException]
+    def _flush_cheap(self) -> None:
+        name, key, batch = self._cheap.take(self._cheap_room)
+        if not batch:
+            return
+        if batch[0].weight > self._cheap_room(key):  # what ran since it came has shown that it is not cheap
+            for entry in batch:
+                self._dear.add(name, key, entry)
+            return
+        self._tell(name, batch)
         started = time.perf_counter()
-        try:
-            outcomes = self._outcomes(key, [entry.item for entry in batch])
-        except BaseException as error:  # noqa: BLE001  # whoever waits must hear of it, whatever it is
-            outcomes = [RuntimeError(f"the engine's thread ended: {error!r}")] * len(batch)
-        loop.call_soon_threadsafe(self._finish, key, batch, outcomes, time.perf_counter() - started)
+        outcomes = self._outcomes(key, batch)
+        seconds = time.perf_counter() - started
+        self._note(key, batch, self._cheap_pace, seconds, seconds)
+        self._deliver(batch, outcomes)
 
-    def _outcomes(self, key: Key, items: list[Item]) -> Sequence[Result | BaseException]:
+    def _tell(self, name: Hashable, batch: list[Entry[Item, Result]]) -> None:
+        if self._on_batch is not None:
+            self._on_batch(name, sum(entry.weight for entry in batch))
+
+    def _work(self, loop: asyncio.AbstractEventLoop, key: Key, batch: list[Entry[Item, Result]]) -> None:
+        started, began = time.perf_counter(), time.thread_time()
+        outcomes = self._outcomes(key, batch)
+        # Beside a busy loop much of the time goes into waiting for the interpreter, which the loop would not.
+        cost = time.thread_time() - began
+        loop.call_soon_threadsafe(self._finish, key, batch, outcomes, time.perf_counter() - started, cost)
+
+    def _outcomes(self, key: Key, batch: list[Entry[Item, Result]]) -> Sequence[Result | BaseException]:
+        try:
+            return self._one_by_one(key, [entry.item for entry in batch])
+        except BaseException as error:  # noqa: BLE001  # whoever waits must hear of it, whatever it is
+            return [RuntimeError(f"the engine was ended: {error!r}")] * len(batch)
+
+    def _one_by_one(self, key: Key, items: list[Item]) -> Sequence[Result | BaseException]:
+        """The outcomes of all together; where that fails, of each alone."""
         try:
             return self._run(key, items)
-        except Exception as error:  # noqa: BLE001  # sorted out below, one by one
+        except Exception as error:  # noqa: BLE001  # sorted out below
             if len(items) == 1:
                 return [error]
-        return [outcome for item in items for outcome in self._outcomes(key, [item])]
+        return [outcome for item in items for outcome in self._one_by_one(key, [item])]
 
     def _finish(
         self,
         key: Key,
-        batch: list[_Entry[Item, Result]],
+        batch: list[Entry[Item, Result]],
         outcomes: Sequence[Result | BaseException],
         seconds: float,
+        cost: float,
     ) -> None:
         self._free += 1
-        weight = sum(entry.weight for entry in batch)
-        self._pace.note(seconds, weight)
-        size = self._size_of(key)
-        if size is not None:
-            size.note(seconds, weight)
+        self._note(key, batch, self._dear_pace, seconds, cost)
         self._deliver(batch, outcomes)
         self._flush()
 
-    def _deliver(self, batch: list[_Entry[Item, Result]], outcomes: Sequence[Result | BaseException]) -> None:
+    def _note(
+        self, key: Key, batch: list[Entry[Item, Result]], pace: Pace, seconds: float, cost: float
+    ) -> None:
+        weight = sum(entry.weight for entry in batch)
+        pace.note(seconds, weight)
+        if (size := self._size_of(key)) is not None:
+            size.note(seconds, weight)
+        if (learns := self._cost_of(key)) is not None:
+            learns.note(cost, weight)
+
+    def _deliver(self, batch: list[Entry[Item, Result]], outcomes: Sequence[Result | BaseException]) -> None:
         for entry, outcome in zip(batch, outcomes, strict=True):
             if entry.future.done():
                 continue

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -31,6 +32,7 @@ from ..visible import check_visible, when_visible
 from ..workers import Workers
 from .batch_size import BatchSize
 from .batcher import Batcher
+from .cost import Cost, Costs
 from .decode import UsualRequests, Vectors, options_of_batch, options_of_search, split
 from .decode_json import options_of_json, split_json
 from .encode import AnswerEncoder, JsonAnswers, ProtobufAnswers
@@ -50,11 +52,12 @@ MAX_TOGETHER = 256  # of one request; a larger call saves nothing and keeps othe
 class _Key:
     """Queries with equal keys go together."""
 
-    __slots__ = ("_hash", "encoder", "plan")
+    __slots__ = ("_hash", "cost", "encoder", "plan")
 
     def __init__(self, plan: SearchPlan, encoder: AnswerEncoder) -> None:
         self.plan = plan
         self.encoder = encoder
+        self.cost: Cost | None = None  # where it is cheap it is searched on the loop
         self._hash = hash((plan, encoder))  # once: a plan has many fields
 
     def __hash__(self) -> int:
@@ -102,6 +105,7 @@ class Searcher:
             max_waiting=max_queue,
             on_batch=partial(metrics.batch, "engine"),
             size_of=self._size_of,
+            cost_of=attrgetter("cost"),
         )
         # One text a run of the model costs the least; a batch saves the way to another thread and back.
         self._texts: Batcher[ServedIndex, Sequence[str], tuple[Floats, Times]] = Batcher(
@@ -114,9 +118,10 @@ class Searcher:
         )
         metrics.queues.update(engine=self._searches.waiting, embed=self._texts.waiting)
         self._protobuf, self._json = ProtobufAnswers(), JsonAnswers()
+        self._costs: Costs[_Key] = Costs()
 
         def usual(options: Any, encoder: AnswerEncoder) -> UsualRequests[_Key]:
-            return UsualRequests(options, service.registry, lambda plan: _Key(plan, encoder))
+            return UsualRequests(options, service.registry, partial(self._key, encoder=encoder))
 
         self._usual = usual(options_of_search, self._protobuf)
         self._usual_batches = usual(options_of_batch, self._protobuf)
@@ -127,8 +132,17 @@ class Searcher:
         """Lets go of what was remembered of an index; plans and pieces hold on to their version."""
         for usual in (self._usual, self._usual_batches, self._usual_json):
             usual.clear()
+        self._costs.clear()
         for answers in (self._protobuf, self._json):
             answers.forget(name)
+
+    def _key(self, plan: SearchPlan, encoder: AnswerEncoder) -> _Key:
+        key = _Key(plan, encoder)
+        index = plan.served.index
+        # Those let threads or a device work and wait for them, which the loop must not.
+        if not index.on_device and index.manifest.shards == 1:
+            key.cost = self._costs.of(key)
+        return key
 
     def _size_of(self, key: _Key) -> BatchSize | None:
         """What learns how many queries go to a GPU together; a CPU gains nothing beyond `MAX_BATCH`."""
@@ -192,7 +206,7 @@ class Searcher:
             return encoder.whole(await self._off_loop(record, self._service.search, request))
         served = await self._served(request, record)
         record.queries, record.text = 1, request.text
-        key = _Key(plan_search(request, served), encoder)
+        key = self._key(plan_search(request, served), encoder)
         kind = query_kind(request)
         if kind == "text":
             texts = [query_text(request.text or "")]
@@ -209,7 +223,7 @@ class Searcher:
         """The answer as `encoder` writes it. Raises as `Service.batch_search`, and ResourceExhausted."""
         served = await self._served(request, record)
         plan = plan_search(request, served)
-        key = _Key(plan, encoder)
+        key = self._key(plan, encoder)
         kind = batch_kind(request, plan)
         record.queries = len(getattr(request, kind))
         if kind == "texts":
