@@ -28,8 +28,6 @@ Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-INLINE_SECONDS = 0.001
-
 
 class Batcher(Generic[Key, Item, Result]):
     """Calls `run(key, items)` in `executor`, at most `slots` at a time, or on the loop where that is cheap.
@@ -39,8 +37,8 @@ class Batcher(Generic[Key, Item, Result]):
     together. Lanes take turns: a lane is whatever should have a fair share, here an index. `run` returns a
     result for each item, or raises, and then each item is run alone, so that only the bad ones fail.
     `on_batch` is told each call's lane and weight. `size_of` a key is what learns how much of it goes
-    together, in the place of `max_batch`, and `cost_of` a key what learns how long that takes; what it has
-    take `INLINE_SECONDS` at most is run on the loop, and keys without stay off it. Belongs to one event loop.
+    together, in the place of `max_batch`, and `cost_of` a key what learns how long that takes: as much as it
+    has `room` for is run on the loop in one turn, and keys without stay off it. Belongs to one event loop.
     """
 
     def __init__(
@@ -77,22 +75,24 @@ class Batcher(Generic[Key, Item, Result]):
         Raises ResourceExhausted at once where as many wait in this lane as may, or so many that the
         deadline would pass in the queue: work for an answer that comes too late is taken from the others.
         """
-        loop = asyncio.get_running_loop()
-        is_cheap = weight <= self._cheap_room(key)
+        cost = self._cost_of(key)
+        is_cheap = cost is not None and weight <= cost.room
         lanes, pace = (self._cheap, self._cheap_pace) if is_cheap else (self._dear, self._dear_pace)
-        waiting = self._dear.waiting(lane) + self._cheap.waiting(lane)
+        waiting = lanes.waiting(lane)
         # The lanes that wait share the engine.
-        ahead = lanes.waiting(lane) * len(lanes)
-        if waiting >= self._max_waiting or pace.is_too_slow(ahead, deadline):
+        ahead = waiting * len(lanes)
+        waiting += (self._dear if is_cheap else self._cheap).waiting(lane)
+        if waiting >= self._max_waiting or (deadline is not None and pace.is_too_slow(ahead, deadline)):
             wait = pace.seconds(ahead)
             raise ResourceExhausted(
                 f"{waiting} requests wait for this index already, about {wait:.2g} s of work; "
                 "try again in a moment",
                 retry_after=max(wait, SHORTEST_RETRY_SECONDS),
             )
+        loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         lanes.add(lane, key, Entry(item, future, deadline, weight))
-        if (is_cheap or self._free) and not self._flush_is_due:
+        if not self._flush_is_due and (is_cheap or self._free):
             # Not at once: what else arrived in this turn of the loop comes along.
             self._flush_is_due = True
             loop.call_soon(self._flush)
@@ -108,7 +108,7 @@ class Batcher(Generic[Key, Item, Result]):
     def _cheap_room(self, key: Key) -> int:
         """How much of a key may be done on the loop in one turn."""
         cost = self._cost_of(key)
-        return 0 if cost is None else min(cost.units(INLINE_SECONDS), self._max_batch)
+        return 0 if cost is None else min(cost.room, self._max_batch)
 
     def _room(self, key: Key) -> int:
         size = self._size_of(key)

@@ -17,11 +17,16 @@ MAX_REMEMBERED = 1024
 
 
 class Cost:
-    """A line through what was noted, whose older points fade: exponentially weighted least squares."""
+    """A line through what was noted, whose older points fade: exponentially weighted least squares.
 
-    __slots__ = ("_covariance", "_seconds", "_units", "_variance")
+    `room` is how many units will be done in `limit` seconds: 0 where not even one will, or nothing is known.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_covariance", "_limit", "_seconds", "_units", "_variance", "room")
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self.room = 0
         self._seconds = 0.0  # the mean
         self._units = 0.0
         self._variance = 0.0  # of the units
@@ -29,27 +34,22 @@ class Cost:
 
     def note(self, seconds: float, units: int) -> None:
         """So many units, one or more, took so long together."""
-        if not self._units:
+        if self._units:
+            seconds = min(seconds, _MOST_TIMES * self.seconds(units))
+            off = units - self._units
+            kept = 1 - _NEWEST
+            self._variance = kept * (self._variance + _NEWEST * off * off)
+            self._covariance = kept * (self._covariance + _NEWEST * off * (seconds - self._seconds))
+            self._units += _NEWEST * off
+            self._seconds += _NEWEST * (seconds - self._seconds)
+        else:
             self._seconds, self._units = seconds, units
-            return
-        seconds = min(seconds, _MOST_TIMES * self.seconds(units))
-        off = units - self._units
-        kept = 1 - _NEWEST
-        self._variance = kept * (self._variance + _NEWEST * off * off)
-        self._covariance = kept * (self._covariance + _NEWEST * off * (seconds - self._seconds))
-        self._units += _NEWEST * off
-        self._seconds += _NEWEST * (seconds - self._seconds)
+        slope = self._slope
+        self.room = max(0, int(self._units + (self._limit - self._seconds) / slope)) if slope > 0 else 0
 
     def seconds(self, units: int) -> float:
         """What so many units will take. Only after something was noted."""
         return self._seconds + self._slope * (units - self._units)
-
-    def units(self, seconds: float) -> int:
-        """How many units will be done in so long: 0 where not even one will, or nothing is known."""
-        if not self._units:
-            return 0
-        slope = self._slope
-        return max(0, int(self._units + (seconds - self._seconds) / slope)) if slope > 0 else 0
 
     @property
     def _slope(self) -> float:
@@ -61,9 +61,10 @@ class Cost:
 
 
 class Costs(Generic[Key]):
-    """The cost of each key that was lately used."""
+    """The cost of each key that was lately used, with a `limit` that they share."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
         self._of: dict[Key, Cost] = {}
 
     def of(self, key: Key) -> Cost:
@@ -72,7 +73,7 @@ class Costs(Generic[Key]):
         if cost is None:
             if len(self._of) >= MAX_REMEMBERED:
                 self._of.clear()
-            cost = self._of[key] = Cost()
+            cost = self._of[key] = Cost(self._limit)
         return cost
 
     def clear(self) -> None:

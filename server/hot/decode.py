@@ -19,7 +19,7 @@ from .. import messages
 from ..batch import MAX_NEIGHBORS_IN_ALL, MAX_QUERIES
 from ..names import index_id
 from ..proto_codec import batch_search_request, search_request
-from ..registry import Registry
+from ..registry import Registry, ServedIndex
 from ..search import SearchPlan, plan_search
 from ..wire import LENGTH_DELIMITED, tag
 
@@ -80,9 +80,10 @@ def split(data: bytes) -> tuple[Around, Vectors] | None:
     if not data.startswith(header, end):
         return (data[:start], data[end:]), Vectors(data[payload:end], 1)
     each = end - start
-    while data.startswith(header, end) and end + each <= len(data):
-        end += each
-    rows = np.frombuffer(data, np.uint8, end - start, start).reshape(-1, each)
+    rows = np.frombuffer(data, np.uint8, (len(data) - start) // each * each, start).reshape(-1, each)
+    alike = (rows[:, : len(header)] == np.frombuffer(header, np.uint8)).all(axis=1)
+    rows = rows if alike.all() else rows[: alike.argmin()]
+    end = start + rows.size
     return (data[:start], data[end:]), Vectors(rows[:, len(header) :].tobytes(), len(rows))
 
 
@@ -102,6 +103,8 @@ class UsualRequests(Generic[Key]):
         self._registry = registry
         self._key_of = key_of
         self._known: dict[Around, tuple[SearchPlan, bool, Key]] = {}
+        # By length, the last search: what stands around its numbers, and its key.
+        self._layouts: dict[int, tuple[bytes, bytes, ServedIndex, Key]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -109,6 +112,27 @@ class UsualRequests(Generic[Key]):
     def clear(self) -> None:
         """Forgets all; any thread may say so."""
         self._known.clear()
+        self._layouts.clear()
+
+    def find_in(self, data: bytes) -> tuple[Key, Vectors] | None:
+        """`find(split(data))`, quicker where the last search as long was the same but for its numbers."""
+        layout = self._layouts.get(len(data))
+        if layout is not None:
+            before, after, served, key = layout
+            is_same = data.startswith(before) and data.endswith(after)
+            if is_same and self._registry.peek(served.name) is served:
+                return key, Vectors(data[len(before) : len(data) - len(after)], 1)
+        parts = split(data)
+        found = self.find(parts)
+        if parts is not None and found is not None:
+            plan, is_batch, key = self._known[parts[0]]
+            if not is_batch:
+                after = parts[0][1]
+                before = data[: len(data) - len(after) - len(found[1].data)]
+                if len(self._layouts) >= MAX_REMEMBERED:
+                    self._layouts.clear()
+                self._layouts[len(data)] = before, after, plan.served, key
+        return found
 
     def find(self, parts: tuple[Around, Vectors] | None) -> tuple[Key, Vectors] | None:
         """A request's key and vectors; None for a request that must go the ordinary way."""
@@ -140,7 +164,7 @@ class UsualRequests(Generic[Key]):
         except EarshotError:  # told again, and answered, by the ordinary way
             return None
         if around in self._known or len(self._known) >= MAX_REMEMBERED:
-            self._known.clear()  # plans hold on to their versions
+            self.clear()  # plans hold on to their versions
         known = plan, isinstance(request, messages.BatchSearchRequest), self._key_of(plan)
         self._known[around] = known
         return known

@@ -7,6 +7,7 @@ The wire format is that of `earshot.v1.SearchResponse`; a test decodes what is w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,11 @@ _RESPONSES = search_service_pb2.BatchSearchResponse.DESCRIPTOR.fields_by_name["r
 _NEIGHBOR_FIELDS = search_service_pb2.Neighbor.DESCRIPTOR.fields_by_name
 # Each entry of distances and scores as they lie in a Neighbor: double, the tag of score, double.
 _PAIR = np.dtype([("distance", "<f8"), ("tag", "u1"), ("score", "<f8")])
+
+
+@lru_cache(maxsize=4096)
+def _before_response(size: int) -> bytes:
+    return tag(_RESPONSES, LENGTH_DELIMITED) + varint(size)
 
 
 class ProtobufAnswers:
@@ -70,7 +76,10 @@ class ProtobufAnswers:
     @staticmethod
     def batch(answers: Sequence[bytes]) -> bytes:
         """The answer to a batch, from that of each query."""
-        return b"".join(field(_RESPONSES, answer) for answer in answers)
+        parts = [b""] * (2 * len(answers))
+        parts[::2] = map(_before_response, map(len, answers))
+        parts[1::2] = answers
+        return b"".join(parts)
 
     @staticmethod
     def _duration(name: str, seconds: float) -> bytes:

@@ -12,13 +12,14 @@ import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from functools import partial
 from typing import Any, TypedDict
 
-from earshot.errors import EarshotError, Unavailable
+from earshot.errors import Unavailable
 from earshot.index import Store
 
-from ..auth import Admission, Guard
+from ..auth import Guard
 from ..auth import current as admission_of_call
 from ..compactor import Compactor
 from ..embedders import Embedders
@@ -51,6 +52,7 @@ from .http import HotHttp
 from .http3 import HandedOver
 from .search import Searcher
 from .standard import HEALTH_SERVICE, REFLECTION_SERVICES, Health, Reflection
+from .stream import StreamSearches
 from .updates import Updater
 
 __all__ = ["ENVIRONMENT", "app", "http3"]
@@ -108,24 +110,18 @@ class _Server:
         )
         self.health = Health(SERVICES)
 
-        def search_in_stream(
-            stream: CallRecord, admission: Admission, data: bytes
-        ) -> asyncio.Future[Sequence[bytes]]:
-            record = self.telemetry.begin_in_stream(stream)
-            try:
-                admission.check(data)
-                future = searcher.search_in_stream(data, record)
-            except EarshotError as error:
-                future = asyncio.get_running_loop().create_future()
-                future.set_exception(error)
-            future.add_done_callback(record.end_with)
-            return future
-
-        def search_stream(
+        async def search_stream(
             requests: AsyncIterator[Sequence[bytes]], stream: CallRecord
         ) -> AsyncGenerator[Sequence[bytes]]:
-            search = partial(search_in_stream, stream, admission_of_call())
-            return stream_search(requests, search, settings.max_answer_bytes)
+            searches = StreamSearches(searcher, self.telemetry, admission_of_call(), stream)
+            try:
+                async with aclosing(
+                    stream_search(requests, searches.search, settings.max_answer_bytes)
+                ) as bundles:
+                    async for answers in bundles:
+                        yield answers
+            finally:
+                searches.cancel()
 
         unary: dict[str, Unary] = {
             path: _off_loop(workers.write if path in WRITES else workers.run, service, method)

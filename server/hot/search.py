@@ -16,7 +16,6 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from earshot.errors import EarshotError
 from earshot.index import Index
 
 from .. import messages
@@ -37,7 +36,7 @@ from .decode import UsualRequests, Vectors, options_of_batch, options_of_search,
 from .decode_json import options_of_json, split_json
 from .encode import AnswerEncoder, JsonAnswers, ProtobufAnswers
 
-__all__ = ["Searcher"]
+__all__ = ["MAX_BATCH", "Key", "Searcher"]
 
 Floats = NDArray[np.float32]
 Times = tuple[float, float]  # from when to when, `time.perf_counter()`
@@ -46,10 +45,11 @@ Check = Callable[[messages.SearchOptions], None]
 
 MAX_BATCH = 64
 MAX_TEXTS = 8
+INLINE_SECONDS = 0.001  # the longest that a batch may hold up the loop
 MAX_TOGETHER = 256  # of one request; a larger call saves nothing and keeps others waiting
 
 
-class _Key:
+class Key:
     """Queries with equal keys go together."""
 
     __slots__ = ("_hash", "cost", "encoder", "plan")
@@ -65,7 +65,7 @@ class _Key:
 
     def __eq__(self, other: object) -> bool:
         return self is other or (
-            isinstance(other, _Key) and self.encoder is other.encoder and self.plan == other.plan
+            isinstance(other, Key) and self.encoder is other.encoder and self.plan == other.plan
         )
 
 
@@ -97,7 +97,7 @@ class Searcher:
         self._sizes: WeakKeyDictionary[Index, BatchSize] = WeakKeyDictionary()
         self._service = service
         self._workers = workers
-        self._searches: Batcher[_Key, _Item, Sequence[bytes]] = Batcher(
+        self._searches: Batcher[Key, _Item, Sequence[bytes]] = Batcher(
             _search,
             engine,
             slots=slots,
@@ -118,9 +118,9 @@ class Searcher:
         )
         metrics.queues.update(engine=self._searches.waiting, embed=self._texts.waiting)
         self._protobuf, self._json = ProtobufAnswers(), JsonAnswers()
-        self._costs: Costs[_Key] = Costs()
+        self._costs: Costs[Key] = Costs(INLINE_SECONDS)
 
-        def usual(options: Any, encoder: AnswerEncoder) -> UsualRequests[_Key]:
+        def usual(options: Any, encoder: AnswerEncoder) -> UsualRequests[Key]:
             return UsualRequests(options, service.registry, partial(self._key, encoder=encoder))
 
         self._usual = usual(options_of_search, self._protobuf)
@@ -136,15 +136,15 @@ class Searcher:
         for answers in (self._protobuf, self._json):
             answers.forget(name)
 
-    def _key(self, plan: SearchPlan, encoder: AnswerEncoder) -> _Key:
-        key = _Key(plan, encoder)
+    def _key(self, plan: SearchPlan, encoder: AnswerEncoder) -> Key:
+        key = Key(plan, encoder)
         index = plan.served.index
         # Those let threads or a device work and wait for them, which the loop must not.
         if not index.on_device and index.manifest.shards == 1:
             key.cost = self._costs.of(key)
         return key
 
-    def _size_of(self, key: _Key) -> BatchSize | None:
+    def _size_of(self, key: Key) -> BatchSize | None:
         """What learns how many queries go to a GPU together; a CPU gains nothing beyond `MAX_BATCH`."""
         index = key.plan.served.index
         if not index.on_device:
@@ -156,10 +156,10 @@ class Searcher:
 
     async def search_message(self, data: bytes, record: CallRecord) -> bytes:
         """The answer to a `SearchRequest` as it travels. Raises as `search`."""
-        usual = self._usual.find(split(data))
+        usual = self._usual.find_in(data)
         if usual is None:
             return await self.search(search_request(data), self._protobuf, record)
-        return (await self._submit(*usual, record))[0]
+        return (await self.submit(*usual, record))[0]
 
     async def batch_search_message(self, data: bytes, record: CallRecord) -> bytes:
         """The answer to a `BatchSearchRequest` as it travels. Raises as `batch_search`."""
@@ -172,7 +172,7 @@ class Searcher:
         """The answer to a search of the index `name` as JSON, if `check` allows it. Raises as `search`."""
         usual = self._usual_json.find(split_json(name, body))
         if usual is not None:  # one query, of the index in the path: nothing that is not checked by now
-            return (await self._submit(*usual, record))[0]
+            return (await self.submit(*usual, record))[0]
         request = structs.replace(decode(body, messages.SearchRequest), index=name)
         check(request)
         return await self.search(request, self._json, record)
@@ -183,19 +183,12 @@ class Searcher:
         check(request)
         return await self.batch_search(request, self._json, record)
 
-    def search_in_stream(self, data: bytes, record: CallRecord) -> asyncio.Future[Sequence[bytes]]:
-        """`search_message` begun; what is begun in one turn of the loop goes to the engine together."""
-        try:
-            usual = self._usual.find(split(data))
-            if usual is not None:
-                return self._submit(*usual, record)
-        except EarshotError as error:
-            failed: asyncio.Future[Sequence[bytes]] = asyncio.get_running_loop().create_future()
-            failed.set_exception(error)
-            return failed
-        return asyncio.ensure_future(self._search_in_pieces(data, record))
+    def usual(self, data: bytes) -> tuple[Key, Vectors] | None:
+        """The key and the vector of a `SearchRequest` of the usual layout, else None."""
+        return self._usual.find_in(data)
 
-    async def _search_in_pieces(self, data: bytes, record: CallRecord) -> Sequence[bytes]:
+    async def search_in_pieces(self, data: bytes, record: CallRecord) -> Sequence[bytes]:
+        """The answer to a `SearchRequest` of any layout, in one piece. Raises as `search`."""
         return [await self.search(search_request(data), self._protobuf, record)]
 
     async def search(
@@ -215,7 +208,7 @@ class Searcher:
             query = await self._off_loop(record, served.index.vectors, [request.datapoint_id or ""])
         else:
             query = query_vector(request.vector or messages.Vector(), served)[np.newaxis]
-        return (await self._submit(key, _vectors(query), record))[0]
+        return (await self.submit(key, _vectors(query), record))[0]
 
     async def batch_search(
         self, request: messages.BatchSearchRequest, encoder: AnswerEncoder, record: CallRecord
@@ -250,7 +243,7 @@ class Searcher:
         check_visible(served.index, sequence)
         return served
 
-    async def _search_texts(self, texts: Sequence[str], key: _Key, record: CallRecord) -> Sequence[bytes]:
+    async def _search_texts(self, texts: Sequence[str], key: Key, record: CallRecord) -> Sequence[bytes]:
         started = time.perf_counter()
         # A piece at a time, so that many texts of one request let those of others in between.
         pieces = [
@@ -261,18 +254,19 @@ class Searcher:
         answers = await self._search_all(key, _vectors(np.concatenate(pieces)), record)
         return [key.encoder.with_embed_duration(answer, seconds) for answer in answers]
 
-    async def _search_all(self, key: _Key, queries: Vectors, record: CallRecord) -> Sequence[bytes]:
+    async def _search_all(self, key: Key, queries: Vectors, record: CallRecord) -> Sequence[bytes]:
         if queries.number <= MAX_TOGETHER:
-            return await self._submit(key, queries, record)
+            return await self.submit(key, queries, record)
         each = len(queries.data) // queries.number
         answers: list[bytes] = []
         for start in range(0, len(queries.data), MAX_TOGETHER * each):
             piece = queries.data[start : start + MAX_TOGETHER * each]
-            answers += await self._submit(key, Vectors(piece, len(piece) // each), record)
+            answers += await self.submit(key, Vectors(piece, len(piece) // each), record)
         record.queries = queries.number
         return answers
 
-    def _submit(self, key: _Key, queries: Vectors, record: CallRecord) -> asyncio.Future[Sequence[bytes]]:
+    def submit(self, key: Key, queries: Vectors, record: CallRecord) -> asyncio.Future[Sequence[bytes]]:
+        """The answers to at most `MAX_TOGETHER` queries to come. Raises ResourceExhausted."""
         served, (data, number) = key.plan.served, queries
         record.index, record.version, record.queries = served.name, served.version, number
         item = _Item(data, number, record, time.perf_counter())
@@ -299,7 +293,7 @@ class Searcher:
             return await self._workers.run(function, *arguments)
 
 
-def _search(key: _Key, items: Sequence[_Item]) -> list[Sequence[bytes]]:
+def _search(key: Key, items: Sequence[_Item]) -> list[Sequence[bytes]]:
     started = time.perf_counter()
     data = items[0].data if len(items) == 1 else b"".join([item.data for item in items])
     queries = np.frombuffer(data, "<f4").reshape(-1, key.plan.served.index.dimension)

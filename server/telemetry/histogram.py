@@ -30,10 +30,10 @@ class Histogram:
         self.sum = 0.0
         self._counts = [0] * (len(bounds) + 1)
 
-    def observe(self, value: float) -> None:
-        """Counts one value."""
-        self._counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+    def observe(self, value: float, times: int = 1) -> None:
+        """Counts one value, or the same so many times."""
+        self._counts[bisect_left(self.bounds, value)] += times
+        self.sum += value * times
 
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative, as Prometheus has them: pairs of upper bound and count, the last bound `+Inf`."""

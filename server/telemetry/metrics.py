@@ -67,14 +67,15 @@ class Metrics(Collector):
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = _Series()
-        series.codes[record.protocol, record.code] += 1
-        series.duration.observe(seconds)
+        calls = record.calls
+        series.codes[record.protocol, record.code] += calls
+        series.duration.observe(seconds, calls)
         series.queries += record.queries
         for name, took in record.seconds().items():
             stage = series.stages.get(name)
             if stage is None:
                 stage = series.stages[name] = Histogram(STAGE_BOUNDS)
-            stage.observe(took)
+            stage.observe(took, calls)
 
     def batch(self, stage: str, index: Hashable, queries: int) -> None:
         """Counts a batch that goes to the engine, or to the model."""

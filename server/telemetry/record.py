@@ -38,11 +38,12 @@ class CallRecord:
     Times are of `time.perf_counter()`, the deadline of `time.monotonic()`. `headers` have lower-case names.
     `error` may be set by whoever turned it into an answer. `method` is the RPC's short name, also where it
     came as HTTP; `index` stays empty until the index is known to exist: what clients make up never becomes
-    a metric's label.
+    a metric's label. `calls` is how many calls it stands for, where several are done as one.
     """
 
     __slots__ = (
         "_request_id",
+        "calls",
         "code",
         "deadline",
         "ended",
@@ -75,6 +76,7 @@ class CallRecord:
         self.index = ""
         self.version = ""
         self.queries = 0
+        self.calls = 1
         self.text: str | None = None
         self.error: EarshotError | None = None
         self.code = "OK"

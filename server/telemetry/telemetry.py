@@ -58,16 +58,17 @@ class Telemetry:
         self.metrics.open_streams += 1
         return CallRecord(protocol, method, headers, self._end_stream)
 
-    def begin_in_stream(self, stream: CallRecord) -> CallRecord:
-        """One query of a stream."""
-        self.metrics.in_flight[stream.protocol] += 1
+    def begin_in_stream(self, stream: CallRecord, calls: int = 1) -> CallRecord:
+        """One query of a stream, or so many that are answered together and counted each."""
+        self.metrics.in_flight[stream.protocol] += calls
         record = stream.part()
+        record.calls = calls
         record.ended = self._end
         return record
 
     def _end(self, record: CallRecord) -> None:
         seconds = time.perf_counter() - record.started
-        self.metrics.in_flight[record.protocol] -= 1
+        self.metrics.in_flight[record.protocol] -= record.calls
         for listener in self._listeners:
             listener(record, seconds)
 

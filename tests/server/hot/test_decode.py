@@ -99,7 +99,7 @@ def wires(draw: Any, messages: st.SearchStrategy[Any]) -> bytes:
 
 @given(wires(searches))
 def test_a_search_means_the_same_either_way(data: bytes) -> None:
-    found = SEARCHES.find(split(data))
+    found = SEARCHES.find_in(data)
     if found is None:
         return
     plan, query = found
@@ -109,6 +109,18 @@ def test_a_search_means_the_same_either_way(data: bytes) -> None:
     assert plan == plan_search(request, opened.served)
     assert request.vector is not None
     assert query_vector(request.vector, opened.served).tobytes() == query.data
+
+
+@given(st.lists(wires(searches), min_size=1, max_size=4), st.binary(min_size=4, max_size=4))
+def test_a_search_like_the_one_before_is_found_as_if_there_had_been_none(
+    messages: list[bytes], bits: bytes
+) -> None:
+    # The same message with another number somewhere is what comes most often.
+    data = messages[0]
+    place = max(0, len(data) // 2)
+    for message in (*messages, data[:place] + bits + data[place + 4 :], data):
+        found, alone = SEARCHES.find_in(message), SEARCHES.find(split(message))
+        assert found == alone
 
 
 @given(wires(batches))
@@ -157,9 +169,10 @@ def test_vectors_of_every_length_are_found_or_left(dimensions: int) -> None:
 def test_a_new_version_is_planned_anew() -> None:
     data = SEARCH(index=NAME, vector=datapoint_pb2.Vector(values=[1] * DIMENSIONS)).SerializeToString()
     searches = usual(options_of_search)
-    before = searches.find(split(data))
+    before = searches.find_in(data)
+    assert searches.find_in(data) == before
     opened.swap()
-    after = searches.find(split(data))
+    after = searches.find_in(data)
     assert before is not None
     assert after is not None
     assert after[0].served is opened.served is not before[0].served

@@ -12,17 +12,19 @@ from itertools import pairwise
 import pytest
 
 from earshot.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
-from earshot.server.hot.batcher import INLINE_SECONDS, Batcher
+from earshot.server.hot.batcher import Batcher
 from earshot.server.hot.cost import Cost
 
 pytestmark = pytest.mark.anyio
+
+LIMIT = 1e-3
 
 
 class Settled(Cost):
     """Learns no more: items take so long each, whatever these here take."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__()
+        super().__init__(LIMIT)
         super().note(seconds, 1)
 
     def note(self, seconds: float, units: int) -> None:
@@ -53,7 +55,7 @@ class Engine:
         self.costs[key] = Settled(seconds)
 
     def cost_of(self, key: str) -> Cost | None:
-        return None if "unknown" in key else self.costs.setdefault(key, Cost())
+        return None if "unknown" in key else self.costs.setdefault(key, Cost(LIMIT))
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ async def test_a_key_is_learned_off_the_loop_and_then_run_on_it(engine: Engine) 
 
 
 async def test_the_dear_never_hold_up_the_loop_or_the_cheap(engine: Engine) -> None:
-    engine.knows("dear", 10 * INLINE_SECONDS)
+    engine.knows("dear", 10 * LIMIT)
     engine.knows("cheap", 1e-6)
     batcher = batcher_of(engine)
     dear = [batcher.submit("dear", "dear", n) for n in range(3)]
@@ -114,14 +116,14 @@ async def test_the_dear_never_hold_up_the_loop_or_the_cheap(engine: Engine) -> N
 async def test_an_item_too_heavy_for_the_loop_goes_to_the_thread_while_light_ones_do_not(
     engine: Engine,
 ) -> None:
-    engine.knows("key", INLINE_SECONDS / 10)
+    engine.knows("key", LIMIT / 10)
     batcher = batcher_of(engine)
     await asyncio.gather(batcher.submit("lane", "key", 1), batcher.submit("lane", "key", 2, weight=50))
     assert sorted(engine.batches) == [("key", [1], True), ("key", [2], False)]
 
 
 async def test_no_more_is_run_in_one_turn_than_is_short_and_others_run_in_between(engine: Engine) -> None:
-    engine.knows("key", INLINE_SECONDS / 10)
+    engine.knows("key", LIMIT / 10)
     batcher = batcher_of(engine)
     loop = asyncio.get_running_loop()
     turns: list[int] = []
@@ -140,7 +142,7 @@ async def test_no_more_is_run_in_one_turn_than_is_short_and_others_run_in_betwee
 
 async def test_lanes_take_turns_on_the_loop(engine: Engine) -> None:
     for key in ("loud", "quiet"):
-        engine.knows(key, INLINE_SECONDS / 4)
+        engine.knows(key, LIMIT / 4)
     batcher = batcher_of(engine)
     loud = [batcher.submit("loud", "loud", n) for n in range(40)]
     await asyncio.gather(*loud, batcher.submit("quiet", "quiet", 1))
@@ -162,7 +164,7 @@ async def test_whatever_is_raised_on_the_loop_reaches_everyone_who_waits(error: 
     def run(key: str, items: Sequence[int]) -> list[int]:
         raise error
 
-    cost = Cost()
+    cost = Cost(LIMIT)
     cost.note(1e-6, 1)
     batcher = Batcher(run, ThreadPoolExecutor(1), slots=1, max_batch=8, max_waiting=8, cost_of=lambda _: cost)
     outcomes = await asyncio.gather(
@@ -184,7 +186,7 @@ async def test_the_cancelled_and_the_late_are_not_run_on_the_loop(engine: Engine
 
 
 async def test_what_waits_for_the_loop_is_bounded_and_counted_with_the_rest(engine: Engine) -> None:
-    engine.knows("dear", 10 * INLINE_SECONDS)
+    engine.knows("dear", 10 * LIMIT)
     engine.knows("cheap", 1e-6)
     batcher = batcher_of(engine, max_waiting=5)
     running = batcher.submit("lane", "dear", 0)
@@ -199,8 +201,8 @@ async def test_what_waits_for_the_loop_is_bounded_and_counted_with_the_rest(engi
 
 
 async def test_what_turns_out_dear_while_more_of_it_waits_leaves_the_loop(engine: Engine) -> None:
-    cost = engine.costs["key"] = Cost()
-    cost.note(INLINE_SECONDS / 2, 1)
+    cost = engine.costs["key"] = Cost(LIMIT)
+    cost.note(LIMIT / 2, 1)
     batcher = batcher_of(engine, max_batch=1)
     futures = [batcher.submit("lane", "key", n) for n in range(5)]
     for _ in range(5):
