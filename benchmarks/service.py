@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 from google.protobuf import json_format
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -250,7 +249,7 @@ def _table(transport: str, results: list[Result]) -> Table:
         title=transport, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
     table.add_column("asked", no_wrap=True)
-    for heading in ("recall", "at once", "queries/s", "p50 ms", "p99 ms", "CPU µs", "/ bare", "/ raw"):
+    for heading in ("recall", "calls", "queries/s", "p50 ms", "p99 ms", "CPU µs", "/ bare", "/ raw"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in results:
         asked, _, recall = row.asked.partition(", recall ")
