@@ -245,7 +245,7 @@ def compare(data_dir: Path, transports: list[str], quick: bool, json_file: Path 
 
 def _table(transport: str, results: list[Result]) -> Table:
     """Narrow enough for 80 columns, which is what rich takes a pipe for."""
-    table = Table(title=transport, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=transport, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("asked", no_wrap=True)
     for heading in ("recall", "calls", "queries/s", "p50 ms", "p99 ms", "CPU µs", "/ bare", "/ raw"):
         table.add_column(heading, justify="right", no_wrap=True)
