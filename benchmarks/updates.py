@@ -2,10 +2,11 @@
 
 `python -m benchmarks.updates [--quick] [--json PATH] [--postgres ADDRESS] [--datapoints N] [--only PART,…]`
 
-The parts: `journal`, appends without a server; `service`, upserts over gRPC to a server in a process of its
-own, with the load generator beside it on the same cores; `visible`, an upsert and the very next search;
-`mixed`, the latency of searches and their recall while updates come at a steady rate; `restart`, how long
-opening takes with entries in the journal. 128 dimensions, clustered.
+The parts: `journal`, appends without a server; `single`, upserts one by one over gRPC to a server in a
+process of its own, beside calls that do nothing and the journal alone; `service`, upserts in batches;
+`visible`, an upsert and the very next search; `mixed`, the latency of searches and their recall while updates
+come at a steady rate; `restart`, how long opening takes with entries in the journal. The load generator is on
+the same cores. 128 dimensions, clustered.
 """
 
 from __future__ import annotations
@@ -34,19 +35,19 @@ from rich.table import Table
 from earshot.client import Client
 from earshot.index import Index, Store
 from earshot.index.distance import Floats
-from earshot.index.journal import Journal, Put, open_journal
+from earshot.index.journal import Put, open_journal
 from earshot.index.live import LiveIndex
 from earshot.v1 import datapoint_service_pb2 as datapoint_service
 from earshot.v1 import search_service_pb2 as search_service
 
-from .service import synthetic
+from .h2 import load_by_frames
+from .service import BARE, SEARCH, UNKNOWN_FIELD, synthetic
 
 BATCHES, CALLERS = (1, 100, 1000), (1, 8, 64)
 RATES = (0, 1000, 5000)
 INDEX, DIMENSION, K = "benchmark", 128, 10
 UPSERT = "/earshot.v1.DatapointService/UpsertDatapoints"
-SEARCH = "/earshot.v1.SearchService/Search"
-PARTS = ("journal", "service", "visible", "mixed", "restart")
+PARTS = ("journal", "single", "service", "visible", "mixed", "restart")
 
 Messages = list[list[bytes]]
 
@@ -74,26 +75,32 @@ def side_by_side(callers: int, seconds: float, call: Callable[[int, int], int]) 
 
 def journals(vectors: Floats, seconds: float, postgres: str | None) -> Iterator[dict[str, Any]]:
     """Durable appends a second."""
-    for kind in ("sqlite", *(["postgres"] if postgres else [])):
+    for address in ("sqlite", *([postgres] if postgres else [])):
         for batch in BATCHES:
             for callers in CALLERS:
-                with tempfile.TemporaryDirectory() as folder:
-                    address = Path(folder, "journal.sqlite") if kind == "sqlite" else postgres or ""
-                    with closing(open_journal(address, INDEX)) as log:
-
-                        def call(caller: int, turn: int, log: Journal = log, batch: int = batch) -> int:
-                            log.append([Put(f"{caller}-{turn}-{i}", vectors[i]) for i in range(batch)])
-                            return batch
-
-                        rate = side_by_side(callers, seconds, call)
-                        status = log.status()
+                rate, size = appends(address, vectors, batch, callers, seconds)
                 yield {
-                    "journal": kind,
+                    "journal": "sqlite" if address == "sqlite" else "postgres",
                     "batch": batch,
                     "callers": callers,
                     "upserts/s": round(rate),
-                    "bytes an entry": round(status.bytes / max(status.entries, 1)),
+                    "bytes an entry": round(size),
                 }
+
+
+def appends(address: str, vectors: Floats, batch: int, callers: int, seconds: float) -> tuple[float, float]:
+    """Entries a second that go into a new journal, and bytes an entry there."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        where = Path(folder, "journal.sqlite") if address == "sqlite" else address
+        with closing(open_journal(where, INDEX)) as log:
+
+            def call(caller: int, turn: int) -> int:
+                log.append([Put(f"{caller}-{turn}-{i}", vectors[i]) for i in range(batch)])
+                return batch
+
+            rate = side_by_side(callers, seconds, call)
+            status = log.status()
+            return rate, status.bytes / max(status.entries, 1)
 
 
 @contextmanager
@@ -143,9 +150,30 @@ def found(answer: bytes) -> set[str]:
     return {neighbor.datapoint.datapoint_id for neighbor in response.neighbors}
 
 
+def one_by_one(address: str, vectors: Floats, seconds: float) -> Iterator[dict[str, Any]]:
+    """Upserts of one datapoint a call, 20,000 ids in turn, beside what could be reached at best."""
+    messages = [upsert_message([f"s{row}"], vectors[row : row + 1]) for row in range(20_000)]
+    padding = len(messages[-1])
+    nothing = UNKNOWN_FIELD + bytes([padding & 0x7F | 0x80, padding >> 7]) + bytes(padding)
+    for callers in CALLERS:
+        bare = load_by_frames(address, BARE, [nothing], callers, seconds)
+        load = load_by_frames(address, UPSERT, messages, callers, seconds)
+        alone = appends("sqlite", vectors, 1, callers, seconds)[0]
+        yield {
+            "callers": callers,
+            "upserts/s": round(load.per_second),
+            "p50 ms": round(load.p50_ms, 2),
+            "p99 ms": round(load.p99_ms, 2),
+            "bare calls/s": round(bare.per_second),
+            "of bare": round(load.per_second / bare.per_second, 2),
+            "journal alone/s": round(alone),
+            "of journal": round(load.per_second / alone, 2),
+        }
+
+
 def through_service(address: str, vectors: Floats, seconds: float) -> Iterator[dict[str, Any]]:
     """Durable and visible upserts a second; each caller goes round 20,000 ids in all."""
-    for batch in BATCHES:
+    for batch in BATCHES[1:]:
         for callers in CALLERS:
             own = max(1, 20_000 // (batch * callers))
             messages = [
@@ -166,7 +194,7 @@ def _write(upsert: Callable[[bytes], bytes], messages: Messages, caller: int, tu
     return 1
 
 
-def visible(address: str, queries: Floats, count: int) -> dict[str, Any]:
+def visible(address: str, queries: Floats, count: int) -> Iterator[dict[str, Any]]:
     """An upsert, then one search for it: whether that found it, and how long both took."""
     seen, took = 0, []
     with grpc.insecure_channel(address) as channel:
@@ -179,7 +207,7 @@ def visible(address: str, queries: Floats, count: int) -> dict[str, Any]:
             upsert(write)
             seen += f"v{number}" in found(search(ask))
             took.append(time.perf_counter() - began)
-    return {
+    yield {
         "upserts": count,
         "seen by the next search": seen,
         "upsert and search, median ms": round(1e3 * float(np.median(took)), 2),
@@ -282,6 +310,36 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
+def with_index(
+    wanted: set[str],
+    count: int,
+    seconds: float,
+    quick: bool,
+    note: Callable[[str, list[dict[str, Any]]], None],
+) -> None:
+    """The parts that need an index of so many datapoints."""
+    updates = synthetic(20_000, 1)
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        store = Store(folder)
+        store.create(INDEX)
+        began = time.perf_counter()
+        store.publish(INDEX, Index.build(synthetic(count, 0)))
+        note("build", [{"datapoints": count, "seconds": round(time.perf_counter() - began, 1)}])
+        if wanted - {"restart"}:
+            with server(Path(folder)) as address:
+                parts: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+                    "visible": lambda: visible(address, updates, 200 if quick else 1000),
+                    "mixed": lambda: mixed(address, synthetic(1000, 2), 4 * seconds),
+                    "single": lambda: one_by_one(address, updates, seconds),
+                    "service": lambda: through_service(address, updates, seconds),
+                }
+                for name in parts:
+                    if name in wanted:
+                        note(name, list(parts[name]()))
+        if "restart" in wanted:
+            note("restart", [restart(Path(folder), updates, 5000 if quick else 100_000)])
+
+
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(
@@ -294,34 +352,20 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     options = parser.parse_args()
     wanted = set(options.only.split(","))
+    if wanted - set(PARTS):
+        parser.error(f"--only takes some of {', '.join(PARTS)}")
     count = options.datapoints or (20_000 if options.quick else 1_000_000)
     seconds = 1.0 if options.quick else 5.0
     results: dict[str, Any] = {"datapoints": count, "cores": os.cpu_count()}
-    updates = synthetic(20_000, 1)
 
     def note(part: str, rows: list[dict[str, Any]]) -> None:
         results[part] = rows
         show(part, rows)
 
     if "journal" in wanted:
-        note("journal", list(journals(updates, seconds, options.postgres)))
+        note("journal", list(journals(synthetic(20_000, 1), seconds, options.postgres)))
     if wanted - {"journal"}:
-        with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-            store = Store(folder)
-            store.create(INDEX)
-            began = time.perf_counter()
-            store.publish(INDEX, Index.build(synthetic(count, 0)))
-            results["build_seconds"] = round(time.perf_counter() - began, 1)
-            if wanted & {"service", "visible", "mixed"}:
-                with server(Path(folder)) as address:
-                    if "visible" in wanted:
-                        note("visible", [visible(address, updates, 200 if options.quick else 1000)])
-                    if "mixed" in wanted:
-                        note("mixed", list(mixed(address, synthetic(1000, 2), 4 * seconds)))
-                    if "service" in wanted:
-                        note("service", list(through_service(address, updates, seconds)))
-            if "restart" in wanted:
-                note("restart", [restart(Path(folder), updates, 5000 if options.quick else 100_000)])
+        with_index(wanted, count, seconds, options.quick, note)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
 

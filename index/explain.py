@@ -125,7 +125,7 @@ def recorded(shard: Shard, steps: list[Step]) -> Shard:
 
 
 class _Recorded:
-    """Anything with a `search(queries, k, …)`; everything else passes through."""
+    """Anything that searches, by `search` or, as fresh rows, by `closer`; everything else passes through."""
 
     def __init__(self, inner: Any, name: str, steps: list[Step]) -> None:
         self._inner, self._name, self._steps = inner, name, steps
@@ -134,8 +134,14 @@ class _Recorded:
         return getattr(self._inner, name)
 
     def search(self, queries: Any, k: int, *how: Any) -> Any:
+        return self._noted(self._inner.search, queries, k, *how)
+
+    def closer(self, queries: Any, k: int, *how: Any) -> Any:
+        return self._noted(self._inner.closer, queries, k, *how)
+
+    def _noted(self, search: Any, queries: Any, k: int, *how: Any) -> Any:
         began = perf_counter()
-        found = self._inner.search(queries, k, *how)
+        found = search(queries, k, *how)
         seconds = perf_counter() - began
         given = next((entry for entry in how if isinstance(entry, QueryParameters)), None)
         leaves, candidates = (given.leaves, given.candidates) if given else (None, None)

@@ -33,7 +33,7 @@ from .service import Service
 from .settings import Settings
 from .telemetry import telemetry_for, telling_peers
 from .tls import check_tls, grpc_credentials
-from .workers import Workers, take_short_turns
+from .workers import Workers, multiply_on_one_thread, take_short_turns
 
 __all__ = ["Addresses", "listen", "running", "serve"]
 
@@ -98,6 +98,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
         telemetry.metrics.add(partial(index_metrics, registry))
         telemetry.metrics.add(compactor.metrics)
         take_short_turns()
+        multiply_on_one_thread()
         executor = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="earshot"))
         workers = Workers(executor, threads=threads, max_queue=settings.max_queue)
         telemetry.metrics.queues["worker"] = lambda: {"": workers.waiting}

@@ -11,13 +11,15 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from earshot.errors import DeadlineExceeded, ResourceExhausted
 
 from .pace import SHORTEST_RETRY_SECONDS, Pace
 from .telemetry import CURRENT, CallRecord, current
 from .visible import when_visible
 
-__all__ = ["Workers", "take_short_turns"]
+__all__ = ["Workers", "multiply_on_one_thread", "take_short_turns"]
 
 Result = TypeVar("Result")
 
@@ -32,6 +34,15 @@ def take_short_turns() -> None:
     idle it would wait out a whole turn each time.
     """
     sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
+
+
+def multiply_on_one_thread() -> None:
+    """Let each matrix product of this process take one core, for as long as it lives.
+
+    Where several threads multiply, BLAS's own threads wait for each other and for a lock that all share.
+    While a segment was sealed, searches of fresh rows waited for it: 11.7 ms at the p99, and not 1.7.
+    """
+    threadpool_limits(limits=1, user_api="blas")
 
 
 class Workers:

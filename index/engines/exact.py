@@ -108,7 +108,10 @@ class ExactEngine:
             scores = self._measure.score_of(found[1])
             # A GPU may add ‖q‖² before it compares, and rounds that too.
             lengths = np.sqrt(squared_norms(queries))
-            margins = self._margins(queries) + np.float32(2 * _UNIT_ROUNDOFF * queries.shape[1]) * lengths**2
+            margins = (
+                self.margins(np.sqrt(squared_norms(queries)), queries.shape[1])
+                + np.float32(2 * _UNIT_ROUNDOFF * queries.shape[1]) * lengths**2
+            )
             doubtful = np.flatnonzero(scores[:, -1] >= scores[:, k - 1] - 2 * margins)
             if len(doubtful):
                 rows[doubtful], distances[doubtful] = self.search_rows(queries[doubtful], None, k)
@@ -187,7 +190,7 @@ class ExactEngine:
         rounding error of the k-th."""
         total = len(self._vectors) if subset is None else len(subset)
         step = max(k, 1024, _SCORES_A_BLOCK // len(queries))
-        margins = self._margins(queries)
+        margins = self.margins(np.sqrt(squared_norms(queries)), queries.shape[1])
         kept = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
         floors = np.full(len(queries), -np.inf, np.float32)
         for start in range(0, total, step):
@@ -223,7 +226,7 @@ class ExactEngine:
         return rows[keep], scores[keep]
 
     def _scores(self, queries: Floats, selection: slice | Rows) -> Floats:
-        """Higher is closer; float32 [q, rows], off by no more than half of `_margins`."""
+        """Higher is closer; float32 [q, rows], off by no more than half of `margins`."""
         vectors = self._vectors[selection]
         match self._measure:
             case DistanceMeasure.DOT_PRODUCT_DISTANCE:
@@ -241,11 +244,14 @@ class ExactEngine:
                     np.abs(vectors - query).sum(axis=1, out=scores[i])
                 return np.negative(scores, out=scores)
 
-    def _margins(self, queries: Floats) -> Floats:
-        """Twice the bound on a float32 score's rounding error (Higham, 2002, §3.1: γₙ‖q‖‖x‖), [q]."""
-        dimension = queries.shape[1]
+    def margins(self, lengths: Floats, dimension: int) -> Floats:
+        """Twice the bound on a float32 score's rounding error (Higham, 2002, §3.1: γₙ‖q‖‖x‖), float32 [q].
+
+        Args:
+            lengths: Of the queries, float32 [q].
+            dimension: Theirs.
+        """
         gamma = 2 * (dimension + 4) * _UNIT_ROUNDOFF
-        lengths = np.sqrt(squared_norms(queries))
         match self._measure:
             case DistanceMeasure.DOT_PRODUCT_DISTANCE:
                 bound = lengths * self._longest

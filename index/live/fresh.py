@@ -12,14 +12,20 @@ from ..distance import DistanceMeasure, Floats
 from ..engines import ExactEngine, Rows
 from ..filters import Where
 from ..filters.inverted import as_array
+from ..filters.scoring import best_of_each
+from ..vectors import squared_norms
 from .columns import Columns
 from .living import Found, living, merged
 from .restricts import FreshRestricts
 from .segment import Flags, Segment
 
-__all__ = ["Fresh"]
+__all__ = ["Fresh", "Hits"]
 
 _FEW = 2048
+_MANY = 8
+
+Hits = tuple[Rows, Rows, Floats]
+"""Flat: the number of a query, a slot, and the distance between them."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,9 @@ class Fresh:
             slots int64 [q, w] and distances float32 [q, w], best first; −1 and NaN where there are fewer.
         """
         if passing is not None and len(passing) <= max(_FEW, k):
-            columns = self.columns
-            exact = ExactEngine(columns.vectors[: self.end], self.measure, columns.squares[: self.end])
             if not len(passing):
                 return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-            return exact.search_rows(queries, passing, min(k, len(passing)))
+            return self._everything.search_rows(queries, passing, min(k, len(passing)))
         flags = None
         if passing is not None:
             flags = np.zeros(self.end, bool)
@@ -84,6 +88,48 @@ class Fresh:
         if self.start < self.end:
             found.append(self._in_tail(queries, k, flags))
         return merged(found, k, higher_is_closer=self.measure.higher_is_closer)
+
+    def closer(self, queries: Floats, k: int, target: float, floors: Floats) -> Hits:
+        """The rows that are as close as `floors` say, of which only the k nearest need be there.
+
+        Most fresh rows are among nobody's nearest, and told from those by one comparison.
+
+        Args:
+            queries: float32 [q, dimension].
+            k: Neighbors that are wanted in all.
+            target: Recall.
+            floors: A distance for each query, under a measure other than L1; float32 [q].
+        """
+        columns, count = self.columns, len(queries)
+        lengths = squared_norms(queries)
+        scores = queries @ columns.vectors[self.start : self.end].T
+        least = floors
+        if self.measure is not DistanceMeasure.DOT_PRODUCT_DISTANCE:
+            scores *= 2
+            scores -= columns.squares[self.start : self.end]
+            least = lengths - floors
+        least = least - self._tail.margins(np.sqrt(lengths), queries.shape[1])
+        found = np.flatnonzero(scores >= least[:, np.newaxis])
+        query, place = np.divmod(found, scores.shape[1]) if count > 1 else (np.zeros_like(found), found)
+        hits = [(query, place + self.start, scores.ravel()[found])]
+        for segment in self.segments:
+            for number in range(count):
+                slots, values = segment.closer(queries[number], k, target, float(floors[number]))
+                hits.append((np.full(len(slots), number), slots, values))
+        kept = [self._best(*each, count, k) for each in hits]
+        query, slots = kept[0] if len(kept) == 1 else map(np.concatenate, zip(*kept, strict=True))
+        asked = queries[0] if count == 1 else queries[query]
+        return query, slots, self._everything.distances(asked, slots)
+
+    def _best(self, query: Rows, slots: Rows, scores: Floats, count: int, k: int) -> tuple[Rows, Rows]:
+        """Those that live, and where there are very many, the better ones of each query."""
+        alive = self.columns.died[slots] > self.sequence
+        query, slots = query[alive], slots[alive]
+        if len(slots) <= _MANY * k * count:
+            return query, slots
+        order = np.argsort(query, kind="stable")
+        _, best = best_of_each(query[order], scores[alive][order], slots[order], count, 2 * k)
+        return np.repeat(np.arange(count), 2 * k)[best.ravel() >= 0], best[best >= 0]
 
     def _in_tail(self, queries: Floats, k: int, flags: Flags | None) -> Found:
         allowed = self._tail_alive if flags is None else flags[self.start :]
@@ -108,6 +154,11 @@ class Fresh:
             slots, scores = living(search, self.is_alive, queries, min(k, len(segment)), len(segment), dead)
         vectors = self.columns.vectors[slots] if segment.lift.origin is not None else scores
         return slots, segment.lift.distances(scores, queries, vectors)
+
+    @cached_property
+    def _everything(self) -> ExactEngine:
+        columns = self.columns
+        return ExactEngine(columns.vectors[: self.end], self.measure, columns.squares[: self.end])
 
     @cached_property
     def _tail(self) -> ExactEngine:

@@ -38,11 +38,17 @@ def living(
     Returns:
         rows int64 [q, k] and distances float32 [q, k]; −1 and NaN where fewer live.
     """
+    widening = total / max(1, total - dead)
+    net = min(total, ceil(k * widening) + 1)
+    if len(queries) == 1:
+        near, values = search(queries, net, widening)
+        first = np.flatnonzero(is_alive(near[0]))[:k]
+        if len(first) == k:
+            return near[:, first], values[:, first]
+        net, widening = min(total, _WIDENING * net), _WIDENING * widening
     rows = np.full((len(queries), k), -1, np.int64)
     distances = np.full((len(queries), k), np.nan, np.float32)
     pending = np.arange(len(queries))
-    widening = total / max(1, total - dead)
-    net = min(total, ceil(k * widening) + 1)
     while len(pending):
         near, values = search(queries if len(pending) == len(queries) else queries[pending], net, widening)
         alive = is_alive(near)
@@ -76,5 +82,7 @@ def merged(found: Sequence[Found], k: int, *, higher_is_closer: bool) -> Found:
 def trimmed(found: Found) -> Found:
     """Without the columns in which no query has a row."""
     rows, distances = found
+    if rows.shape[1] and rows[:, -1].min(initial=0) >= 0:
+        return found
     width = int((rows >= 0).sum(axis=1).max(initial=0))
     return rows[:, :width], distances[:, :width]

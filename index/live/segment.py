@@ -6,7 +6,7 @@ query must visit for a recall is measured when the segment is sealed, from where
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil, sqrt
 
@@ -18,6 +18,7 @@ from ..engines import Rows
 from ..filters.partition import Lift, kmeans, nearest_leaf
 from ..filters.scoring import Visits, best, in_order
 from ..tuning import recall_of
+from ..vectors import squared_norms
 
 __all__ = ["Flags", "Segment"]
 
@@ -27,6 +28,7 @@ _ROWS_A_LEAF = 64
 _SAMPLE = 256
 _MEASURED_AT = (10, 100, 1000)
 _WIDENING = 4
+_UNIT_ROUNDOFF = 2.0**-24
 _WORTHWHILE = 3  # more than a third of the leaves one by one cost more than all rows in one product
 
 
@@ -40,6 +42,7 @@ class Segment:
         bounds: Leaf l holds the places bounds[l] to bounds[l + 1]; int64 [leaves + 1].
         centroids: Of the lifted vectors, float32 [leaves, d].
         lift: Turns the measure into a dot product.
+        longest: Length of the longest lifted vector.
         needed: By each k of `_MEASURED_AT`, the recall to rely on when 1, 2, … leaves are visited, [leaves].
     """
 
@@ -48,6 +51,7 @@ class Segment:
     bounds: Rows
     centroids: Floats
     lift: Lift
+    longest: float
     needed: dict[int, npt.NDArray[np.float64]]
 
     def __len__(self) -> int:
@@ -71,10 +75,11 @@ class Segment:
         bounds = np.unique(np.searchsorted(leaf[order], np.arange(leaves + 1)))  # k-means may leave one empty
         lifted = lift.vectors(vectors[order])
         centroids = np.stack([lifted[start:end].mean(axis=0) for start, end in pairwise(bounds.tolist())])
-        bare = cls(slots[order], lifted, bounds, centroids, lift, {})
+        longest = float(np.sqrt(squared_norms(lifted).max()))
+        bare = cls(slots[order], lifted, bounds, centroids, lift, longest, {})
         places = np.sort(generator.choice(len(order), min(_SAMPLE, len(order)), replace=False))
         asked = lift.queries(vectors[order[places]])
-        return cls(bare.slots, lifted, bounds, centroids, lift, bare._measured(asked, places))
+        return replace(bare, needed=bare._measured(asked, places))
 
     def _measured(self, queries: Floats, own: Rows) -> dict[int, npt.NDArray[np.float64]]:
         """From the rank of the leaf that each true neighbor lies in, the recall of visiting so many."""
@@ -144,6 +149,42 @@ class Segment:
             visited *= _WIDENING
         scores, places = in_order(scores, places)
         return self.slots[places], scores
+
+    def closer(self, query: Floats, k: int, target: float, floor: float) -> tuple[Rows, Floats]:
+        """What may be at least as close to one query as `floor` says; there may be nothing.
+
+        Args:
+            query: float32 [dimension].
+            k: Of the neighbors that are wanted in all.
+            target: Recall.
+            floor: A distance as the lift's measure has it.
+
+        Returns:
+            slots int64 [w] and scores float32 [w] of the lifted vectors, in no order.
+        """
+        lifted = self.lift.queries(query[np.newaxis])[0]
+        length = float(np.dot(lifted, lifted))
+        # Half of what a distance is off from the score, and the rounding of float32 on either side.
+        least = floor if self.lift.origin is None else 0.5 * (length - 1 - floor)
+        least -= 4 * len(lifted) * _UNIT_ROUNDOFF * sqrt(length) * self.longest
+        visited = self.leaves_for(k, target)
+        leaves = len(self.centroids)
+        if _WORTHWHILE * visited > leaves:
+            scores = self.vectors @ lifted
+            places = np.flatnonzero(scores >= least)
+            return self.slots[places], scores[places]
+        near = np.argpartition(self.centroids @ lifted, leaves - visited)[leaves - visited :]
+        starts = self.bounds[near]
+        sizes = self.bounds[near + 1] - starts
+        ends = np.cumsum(sizes)
+        scores = np.empty(int(ends[-1]), np.float32)
+        done = 0
+        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+            np.dot(self.vectors[start : start + size], lifted, out=scores[done : done + size])
+            done += size
+        kept = np.flatnonzero(scores >= least)
+        leaf = np.searchsorted(ends, kept, side="right")
+        return self.slots[kept - (ends - sizes)[leaf] + starts[leaf]], scores[kept]
 
     def _scan(self, queries: Floats, k: int, allowed: Flags | None) -> tuple[Floats, Rows]:
         scores = queries @ self.vectors.T

@@ -15,12 +15,12 @@ import numpy as np
 from earshot.errors import FailedPrecondition
 
 from ..crowding import crowded_search
-from ..distance import Floats
+from ..distance import DistanceMeasure, Floats
 from ..engines import QueryParameters, Rows
 from ..filters import Plan, TokenRestrict, Where
 from ..filters.plan import Path
 from ..shard import Shard
-from .fresh import Fresh
+from .fresh import Fresh, Hits
 from .living import Found, living, merged, trimmed
 from .parts import Ranked, Tags
 from .segment import Flags
@@ -123,9 +123,29 @@ class LiveShard(Shard):
         if self.base_dead < count and k:
             found.append(self._in_base(queries, min(k, count - self.base_dead), parameters))
         if self.fresh.end and k:
+            rows, distances = found[-1]
+            is_l1 = self.fresh.measure is DistanceMeasure.L1_DISTANCE
+            if target is not None and not is_l1 and rows.shape[1] == k and rows[:, -1].min(initial=0) >= 0:
+                hits = self.fresh.closer(queries, k, target, distances[:, -1])
+                return self._with_fresh(found[-1], hits)
             slots, distances = self.fresh.search(queries, k, target)
             found.append((np.where(slots < 0, -1, slots + count), distances))
         return self._merged(found, k)
+
+    def _with_fresh(self, in_base: Found, hits: Hits) -> Found:
+        """The nearest of the version's rows, k for each query, and the fresh ones."""
+        query, slots, distances = hits
+        if not len(query):
+            return in_base
+        count, k = in_base[0].shape
+        rows = np.concatenate((in_base[0].ravel(), slots + len(self.base)))
+        values = np.concatenate((in_base[1].ravel(), distances))
+        far = -values if self.fresh.measure.higher_is_closer else values
+        owner = np.concatenate((np.repeat(np.arange(count), k), query))
+        order = np.lexsort((far, owner))
+        starts = np.searchsorted(owner[order], np.arange(count))
+        best = order[starts[:, np.newaxis] + np.arange(k)]
+        return rows[best], values[best]
 
     def _nearest_where(
         self,

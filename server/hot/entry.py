@@ -43,7 +43,7 @@ from ..settings import Settings
 from ..streams import stream_search
 from ..telemetry import CallRecord, current, telemetry_for, telling_peers
 from ..update_methods import REMOVE, UPSERT
-from ..workers import Workers, take_short_turns
+from ..workers import Workers, multiply_on_one_thread, take_short_turns
 from .admin import Admin
 from .app import HotApp, Streaming, Unary
 from .asgi import Application, Receive, Scope, Send
@@ -91,6 +91,7 @@ class _Server:
         self.compactor = Compactor(self.registry, settings)
         self.registry.on_short_recall = self.compactor.ask
         take_short_turns()
+        multiply_on_one_thread()
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="earshot")
         self.engine = ThreadPoolExecutor(threads, thread_name_prefix="earshot-engine")
         self.telemetry = telemetry_for(settings)
