@@ -46,7 +46,7 @@ def outliers(number: int, seed: int) -> Floats:
 
 def latencies(search: Search, queries: Floats, seconds: float) -> tuple[float, float]:
     """p50 and p99 of one caller's searches, ms."""
-    took = []
+    took: list[float] = []
     began = time.perf_counter()
     while time.perf_counter() - began < seconds:
         start = time.perf_counter()

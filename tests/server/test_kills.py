@@ -10,11 +10,13 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from earshot.client import Client, Retry
 from earshot.errors import EarshotError, NotFound
 from earshot.index import Index, Store
 from tests.server.forked import INDEX, Forker
+from tests.servers import EARSHOT, environment
 
 DIMENSION = 8
 WRITERS = 4
@@ -116,7 +119,7 @@ def everything(client: Client) -> dict[str, int]:
     return {name: number for name, number in found.items() if name not in base}
 
 
-def one_life(oracle: Oracle, address: str, pid: int, seed: int, seconds: float) -> None:
+def one_life(oracle: Oracle, address: str, end: Callable[[], None], seed: int, seconds: float) -> None:
     """Compare, then write and read until the server is killed."""
     stop = threading.Event()
     with Client(address, timeout=20, retry=Retry(attempts=1)) as client:
@@ -129,7 +132,7 @@ def one_life(oracle: Oracle, address: str, pid: int, seed: int, seconds: float) 
         for thread in threads:
             thread.start()
         time.sleep(seconds)
-        os.killpg(pid, signal.SIGKILL)
+        end()
         stop.set()
         for thread in threads:
             thread.join(30)
@@ -161,7 +164,7 @@ def run(folder: Path, cycles: int, *, compacting: bool) -> Oracle:
             assert address != "failed", (folder / "log").read_text()[-2000:]
             if compacting and dice.random() < 0.7:
                 compaction = int(forks.order("compact")[0])
-            one_life(oracle, address, int(pid), cycle * 100, dice.uniform(0.02, 0.5))
+            one_life(oracle, address, partial(kill, int(pid)), cycle * 100, dice.uniform(0.02, 0.5))
             if compaction and dice.random() < 0.5:
                 kill(compaction)
                 compaction = 0
@@ -176,6 +179,62 @@ def run(folder: Path, cycles: int, *, compacting: bool) -> Oracle:
     return oracle
 
 
+@contextlib.contextmanager
+def hot_server(data: Path, log: IO[bytes]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`earshot serve` as people run it, on the hot transport, which compacts every 60 updates by itself."""
+    arguments = ("serve", "--port", "0", "--transport", "hot")
+    with subprocess.Popen(
+        [EARSHOT, *arguments],
+        env=environment(data, EARSHOT_COMPACT_UPDATES="60"),
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline().rstrip(".\n").split()[-1]
+        finally:
+            kill(process.pid)
+
+
+def children(pid: int) -> list[int]:
+    """Of a process and of its children, however deep."""
+    try:
+        own = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+    return [*own, *(below for each in own for below in children(each))]
+
+
+def run_hot(folder: Path, cycles: int, *, whole_group: bool) -> tuple[Oracle, int]:
+    """Lives of the hot server, one in four long enough for a compaction to begin; its last version too."""
+    dice = random.Random(20261128)
+    oracle = Oracle()
+    with forker(folder), (folder / "hot.log").open("wb") as log:
+        for cycle in range(cycles + 1):
+            with hot_server(folder / "data", log) as (process, address):
+                serving = children(process.pid)
+
+                def end(serving: list[int] = serving, pid: int = process.pid) -> None:
+                    if whole_group:
+                        for each in (pid, *serving, *children(pid)):
+                            kill(each)
+                    else:
+                        os.kill(serving[0], signal.SIGKILL)
+
+                if cycle < cycles:
+                    seconds = dice.uniform(2, 6) if dice.random() < 0.25 else dice.uniform(0.02, 0.5)
+                    one_life(oracle, address, end, cycle * 100, seconds)
+                else:
+                    with Client(address) as client:
+                        oracle.settle(everything(client))
+                process.wait(30) if cycle < cycles else end()
+    text = (folder / "hot.log").read_text()
+    assert "Traceback" not in text, text
+    return oracle, int(Store(folder / "data").current(INDEX)[1:])
+
+
 def kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
@@ -184,6 +243,22 @@ def kill(pid: int) -> None:
 @pytest.mark.parametrize("compacting", [False, True])
 def test_nothing_acknowledged_is_lost_or_comes_back(tmp_path: Path, compacting: bool) -> None:
     assert run(tmp_path, 4, compacting=compacting).acknowledged > 20
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_hot_server_loses_nothing_either(tmp_path: Path, whole_group: bool) -> None:
+    assert run_hot(tmp_path, 2, whole_group=whole_group)[0].acknowledged > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_hot_server_that_compacts_loses_nothing_in_many_lives(
+    tmp_path: Path, whole_group: bool, record_property: Any
+) -> None:
+    oracle, version = run_hot(tmp_path, CYCLES, whole_group=whole_group)
+    record_property("acknowledged", oracle.acknowledged)
+    print(f"{CYCLES} kills, {oracle.acknowledged} acknowledged updates, {version} versions")
+    assert version > 1
 
 
 @pytest.mark.slow

@@ -197,3 +197,43 @@ def test_the_status_counts_entries_bytes_and_time(journal):
     assert status.bytes > 50
     assert status.oldest.startswith("20")
     assert status.oldest.endswith("Z")
+
+
+def test_what_was_written_is_told_in_order_before_its_caller_hears(journal):
+    told: list[str] = []
+    unheard: list[int] = []
+
+    def tell(first, entries, last):
+        assert first == len(told) + 1
+        told.extend(entry.id for entry in entries)
+        assert last == len(told)
+
+    def write(caller: int) -> None:
+        numbers = (journal.append([Remove(f"{caller}-{call}-{i}") for i in range(3)]) for call in range(10))
+        unheard.extend(number for number in numbers if number > len(told))
+
+    journal.when_written(tell)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert not unheard
+    assert told == names_in(journal)
+
+
+def test_of_a_repeated_request_only_its_number_is_told(journal):
+    journal.append([put("a"), put("b")], request_id="one")
+    told = []
+    journal.when_written(lambda first, entries, last: told.append((list(entries), last)))
+    assert journal.append([put("a"), put("b")], request_id="one") == 2
+    assert told == [([], 2)]
+
+
+def test_what_the_one_who_is_told_raises_is_the_callers(journal):
+    def tell(first, entries, last):
+        raise FailedPrecondition("it does not fit")
+
+    journal.when_written(tell)
+    with pytest.raises(FailedPrecondition, match="it does not fit"):
+        journal.append([put("a")])
+    journal.when_written(lambda first, entries, last: None)
+    assert journal.append([put("b")]) == 2
+    assert names_in(journal) == ["a", "b"]
