@@ -29,6 +29,8 @@ _SAMPLE = 256
 _MEASURED_AT = (10, 100, 1000)
 _WIDENING = 4
 _UNIT_ROUNDOFF = 2.0**-24
+_OF_THE_REST = 0.5  # of what a target leaves, half may be lost by this rule
+_TINY = 1e-20
 _WORTHWHILE = 3  # more than a third of the leaves one by one cost more than all rows in one product
 
 
@@ -43,6 +45,9 @@ class Segment:
         centroids: Of the lifted vectors, float32 [leaves, d].
         lift: Turns the measure into a dot product.
         longest: Length of the longest lifted vector.
+        spread: Standard deviation of a residual's coordinate in each leaf, float32 [leaves].
+        beyond: By how many such deviations a neighbor's score exceeds its leaf's mean, for the nearest ones
+            of a sample, ascending, float32 [m].
         needed: By each k of `_MEASURED_AT`, the recall to rely on when 1, 2, … leaves are visited, [leaves].
     """
 
@@ -52,6 +57,8 @@ class Segment:
     centroids: Floats
     lift: Lift
     longest: float
+    spread: Floats
+    beyond: Floats
     needed: dict[int, npt.NDArray[np.float64]]
 
     def __len__(self) -> int:
@@ -76,13 +83,17 @@ class Segment:
         lifted = lift.vectors(vectors[order])
         centroids = np.stack([lifted[start:end].mean(axis=0) for start, end in pairwise(bounds.tolist())])
         longest = float(np.sqrt(squared_norms(lifted).max()))
-        bare = cls(slots[order], lifted, bounds, centroids, lift, longest, {})
+        residuals = squared_norms(lifted - np.repeat(centroids, np.diff(bounds), axis=0))
+        spread = np.sqrt(np.add.reduceat(residuals, bounds[:-1]) / (np.diff(bounds) * lifted.shape[1]))
+        nothing = np.empty(0, np.float32)
+        bare = cls(slots[order], lifted, bounds, centroids, lift, longest, spread, nothing, {})
         places = np.sort(generator.choice(len(order), min(_SAMPLE, len(order)), replace=False))
         asked = lift.queries(vectors[order[places]])
-        return replace(bare, needed=bare._measured(asked, places))
+        needed, beyond = bare._measured(asked, places)
+        return replace(bare, needed=needed, beyond=beyond)
 
-    def _measured(self, queries: Floats, own: Rows) -> dict[int, npt.NDArray[np.float64]]:
-        """From the rank of the leaf that each true neighbor lies in, the recall of visiting so many."""
+    def _measured(self, queries: Floats, own: Rows) -> tuple[dict[int, npt.NDArray[np.float64]], Floats]:
+        """`needed`, from the rank of the leaf that each true neighbor lies in, and `beyond`."""
         scores = queries @ self.vectors.T
         scores[np.arange(len(own)), own] = -np.inf
         means = queries @ self.centroids.T
@@ -101,7 +112,13 @@ class Segment:
                 hits = hits.cumsum(axis=1)
                 lows = [recall_of(hits[:, place], k).low for place in range(means.shape[1])]
                 needed[k] = np.maximum.accumulate(lows)
-        return needed
+        first = slice(_MEASURED_AT[0])
+        above = np.take_along_axis(scores, np.take_along_axis(top, nearest[:, first], axis=1), axis=1)
+        above -= np.take_along_axis(means, leaf[:, first], axis=1)
+        above /= np.sqrt(squared_norms(queries))[:, np.newaxis] * np.maximum(
+            self.spread[leaf[:, first]], _TINY
+        )
+        return needed, np.sort(above, axis=None)
 
     def leaves_for(self, k: float, target: float | None) -> int:
         """How many leaves to visit for k neighbors at a recall; all where nothing was measured that fits."""
@@ -167,13 +184,19 @@ class Segment:
         # Half of what a distance is off from the score, and the rounding of float32 on either side.
         least = floor if self.lift.origin is None else 0.5 * (length - 1 - floor)
         least -= 4 * len(lifted) * _UNIT_ROUNDOFF * sqrt(length) * self.longest
+        means = self.centroids @ lifted
+        # A leaf is worth a look where a neighbor as far beyond its mean as all but few would reach the floor.
+        reach = self.beyond[int(_OF_THE_REST * (1 + target) * (len(self.beyond) - 1))]
+        near = np.flatnonzero(means + reach * sqrt(length) * self.spread >= least)
         visited = self.leaves_for(k, target)
-        leaves = len(self.centroids)
-        if _WORTHWHILE * visited > leaves:
+        if len(near) > visited:
+            near = near[np.argpartition(means[near], len(near) - visited)[len(near) - visited :]]
+        if _WORTHWHILE * len(near) > len(self.centroids):
             scores = self.vectors @ lifted
             places = np.flatnonzero(scores >= least)
             return self.slots[places], scores[places]
-        near = np.argpartition(self.centroids @ lifted, leaves - visited)[leaves - visited :]
+        if not len(near):
+            return near, np.empty(0, np.float32)
         starts = self.bounds[near]
         sizes = self.bounds[near + 1] - starts
         ends = np.cumsum(sizes)
