@@ -42,7 +42,11 @@ def write(journal: Journal, name: str, max_queue: int = 10) -> asyncio.Task[int]
 def held_up(journal: Journal) -> threading.Event:
     """The journal's thread waits with what it wrote first, until this is set."""
     go_on = threading.Event()
-    journal.when_written(lambda first, entries, last: go_on.wait(10) or None)
+
+    def wait(first: int, entries: object, last: int) -> None:
+        go_on.wait(10)
+
+    journal.when_written(wait)
     return go_on
 
 
