@@ -1,0 +1,152 @@
+"""Several workers while many clients ask: the drain loses nothing, and a worker may be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+
+from earshot.client import Client
+from earshot.v1 import datapoint_pb2, search_service_pb2
+from tests.servers import Server, serving
+
+from .test_workers import children
+
+SEARCH = "/earshot.v1.SearchService/Search"
+CLIENTS = 4  # of each kind; enough that no worker is left without
+ANSWERS = 50
+
+Ask = Callable[[], Any]
+"""One search; raises where it failed."""
+
+
+@contextmanager
+def over_grpc(server: Server) -> Any:
+    """grpcio, on a connection of its own."""
+    vector = datapoint_pb2.Vector(float32=np.ones(8, "<f4").tobytes())
+    data = search_service_pb2.SearchRequest(index="plain", vector=vector).SerializeToString()
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channel: Any
+    with grpc.insecure_channel(server.grpc, options=options) as channel:
+        call = channel.unary_unary(SEARCH)
+        yield lambda: call(data, timeout=30)
+
+
+@contextmanager
+def over_http(server: Server) -> Any:
+    """httpx, which keeps its connection."""
+    with httpx.Client(timeout=30) as client:
+
+        def ask() -> None:
+            url = f"{server.http}/v1/indexes/plain:search"
+            client.post(url, json={"vector": {"values": [1.0] * 8}}).raise_for_status()
+
+        yield ask
+
+
+@contextmanager
+def with_our_client(server: Server, target: str) -> Any:
+    """What users have, retries included."""
+    with Client(getattr(server, target), timeout=30) as client:
+        yield lambda: client.search("plain", vector=np.ones(8))
+
+
+class Load:
+    """Threads that ask until they fail or the block ends."""
+
+    def __init__(self, *clients: Callable[[], Any]) -> None:
+        self.answers = [0] * len(clients)
+        self.failures: list[Exception] = []
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(number, client)) for number, client in enumerate(clients)
+        ]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        self.wait_for_more()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, number: int, client: Callable[[], Any]) -> None:
+        with client() as ask:
+            while not self._stopping.is_set():
+                try:
+                    ask()
+                except Exception as error:  # noqa: BLE001  # whatever it is, the test looks at it
+                    self.failures.append(error)
+                    return
+                self.answers[number] += 1
+
+    def wait_for_more(self) -> None:
+        """Until each client was answered so many times more."""
+        wanted = [count + ANSWERS for count in self.answers]
+        give_up = time.monotonic() + 60
+        while any(count < least for count, least in zip(self.answers, wanted, strict=True)):
+            assert time.monotonic() < give_up, self.answers
+            assert not self.failures
+            time.sleep(0.01)
+
+
+def is_refused(error: Exception) -> bool:
+    """Whether it came too late: there was nobody to connect to any more."""
+    if isinstance(error, grpc.RpcError):
+        return "failed to connect to all addresses" in (error.details() or "")
+    return isinstance(error, httpx.ConnectError)
+
+
+def listeners(address: str) -> int:
+    """How many processes take connections at an address's port."""
+    port = f"{int(address.rpartition(':')[2]):04X}"
+    tables = (Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6"))
+    rows = [line.split() for table in tables for line in table.splitlines()[1:]]
+    return sum(row[1].endswith(f":{port}") and row[3] == "0A" for row in rows)
+
+
+@pytest.mark.parametrize("transport", ["portable", "hot"])
+def test_a_drain_of_two_workers_under_load_loses_no_accepted_request(transport: str, data_dir: Path) -> None:
+    with serving(data_dir, "--transport", transport, "--workers", "2") as server:
+        clients = [lambda: over_grpc(server), lambda: over_http(server)] * CLIENTS
+        with Load(*clients) as load:
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(60) == 0
+    lost = [error for error in load.failures if not is_refused(error)]
+    assert lost == []
+    assert "Traceback" not in server.log()
+
+
+@pytest.mark.parametrize("transport", ["portable", "hot"])
+def test_a_worker_killed_under_load_is_replaced_and_no_client_notices(transport: str, data_dir: Path) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(data_dir, "--transport", transport, "--workers", "2"))
+        clients = [lambda: with_our_client(server, "grpc"), lambda: with_our_client(server, "http")]
+        load = stack.enter_context(Load(*clients * CLIENTS))
+        for _ in range(2):
+            before = children(server.process.pid)
+            os.kill(before[0], signal.SIGKILL)
+            load.wait_for_more()  # also those that were its clients
+            give_up = time.monotonic() + 60
+            while listeners(server.grpc) < 2 or listeners(server.http) < 2:
+                assert time.monotonic() < give_up
+                time.sleep(0.05)
+            now = children(server.process.pid)
+            assert len(now) == 2
+            assert before[1] in now
+            load.wait_for_more()
+        assert load.failures == []
+    assert server.log().count("ended with code -9; another starts") == 2
