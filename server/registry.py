@@ -45,7 +45,7 @@ _MAY_PASS = (Unavailable, ResourceExhausted, PermissionDenied)
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class ServedIndex:
     """One open version. A request holds on to it from start to end, whatever is swapped meanwhile."""
 

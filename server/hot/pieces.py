@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
+from weakref import ref
 
 import numpy as np
 
@@ -23,12 +24,17 @@ _Kind = tuple[str, tuple[str, ...] | None]
 """An index, and what is asked of its metadata."""
 
 
+def _nothing() -> None:
+    return None
+
+
 class Pieces:
     """One piece for each datapoint of one served version, as `make` makes it. Threads may share it."""
 
     def __init__(self, make: Callable[[messages.Datapoint], bytes]) -> None:
         self._make = make
-        self._of: dict[_Kind, tuple[ServedIndex, dict[int, bytes]]] = {}
+        # Weakly: a request that began before a swap may come last, and would keep its version open.
+        self._of: dict[_Kind, tuple[ref[ServedIndex], dict[int, bytes]]] = {}
 
     def get(self, plan: SearchPlan, found: SearchResult) -> tuple[list[bytes], list[int] | None]:
         """The pieces of all queries' neighbors, one after another, and how many each query has.
@@ -61,13 +67,13 @@ class Pieces:
         if plan.full:  # vectors are large, and seldom asked for
             return {}
         kind = plan.served.name, plan.fields
-        served, known = self._of.get(kind, (None, {}))
-        if served is not plan.served:
+        served, known = self._of.get(kind, (_nothing, {}))
+        if served() is not plan.served:
             known = {}
             self._of.pop(kind, None)
             if len(self._of) >= MAX_KINDS:
                 self._of.pop(next(iter(self._of)), None)
-            self._of[kind] = plan.served, known
+            self._of[kind] = ref(plan.served), known
         return known
 
     def _made(self, plan: SearchPlan, found: SearchResult, rows: list[int]) -> dict[int, bytes]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from typing import Any
 
 import numpy as np
@@ -98,3 +100,16 @@ def test_a_new_version_of_an_index_does_not_get_the_old_ones_datapoints() -> Non
         (answer,) = encoder.encode(plan, find(plan, query), 0.0)
         neighbors = search_service_pb2.SearchResponse.FromString(answer).neighbors
         assert {neighbor.datapoint.crowding_tag for neighbor in neighbors} == {marker}
+
+
+@pytest.mark.parametrize("encoder", [JsonAnswers, ProtobufAnswers])
+def test_what_is_remembered_keeps_no_version_open(encoder: type[JsonAnswers | ProtobufAnswers]) -> None:
+    answers, index = encoder(), served([(None, {"a": 1.0})])
+    answers.forget(index.name)  # as at a swap; a request that began before it comes last
+    plan = plan_of(index, neighbor_count=1)
+    found = find(plan, np.ones((1, DIMENSIONS), np.float32))
+    assert answers.encode(plan, found, 0.0) != answers.encode(plan, found, 1.0)
+    held = weakref.ref(index)
+    del plan, found, index
+    gc.collect()
+    assert held() is None
