@@ -2,11 +2,12 @@
 
 `python -m benchmarks.service_peers [--count 200000] [--only NAME …] [--keep FOLDER] [--json PATH]`: each is
 given the same vectors, its knob is turned until it finds 0.96 of the true neighbors, and then eight clients
-ask one query at a time, or 64 together: eight processes, each with the service's own Python client, and then
-eight connections of a load generator in C (h2load, pgbench), which asks the same again and again. Embedded
-engines have no clients; they are asked by threads of this process. Two data sets: clustered, as in
-`benchmarks.service`, and one that is harder for every index, without clusters. A peer whose package is not
-installed is named and left out; peers are best installed beside this project in an environment of their own.
+ask one query at a time, or 64 together: eight connections of a load generator in C (h2load, pgbench), which
+asks the same again and again. With --clients eight processes with the service's own Python client ask as
+well. Embedded engines have no clients; they are asked by threads of this process. Two data sets: clustered,
+as in `benchmarks.service`, and one that is harder for every index, without clusters. A peer whose package is
+not installed is named and left out; peers are best installed beside this project in an environment of their
+own.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ THREADS = (1, 2, CLIENTS)  # that ask an embedded engine at a time
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the report; rates are queries a second, one by one and 64 at a time."""
+    """One line of the report; rates are queries a second, one by one and 64 at a time.
+
+    Those of `client` are of the Python client; the others of threads, or of the load generator in C.
+    """
 
     data: str
     peer: str
@@ -48,8 +52,8 @@ class Row:
     recall: float
     single: float
     batched: float
-    native_single: float | None
-    native_batched: float | None
+    client_single: float | None
+    client_batched: float | None
 
 
 def hard(count: int) -> tuple[Floats, Floats]:
@@ -65,7 +69,14 @@ def hard(count: int) -> tuple[Floats, Floats]:
 
 
 def measure(
-    name: str, data: str, folder: Path, vectors: Floats, queries: Floats, truth: Rows, seconds: float
+    name: str,
+    data: str,
+    folder: Path,
+    vectors: Floats,
+    queries: Floats,
+    truth: Rows,
+    seconds: float,
+    with_clients: bool,
 ) -> Row:
     """Start a service, find the cheapest setting with the recall, and ask."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,12 +90,16 @@ def measure(
 
         place = min(bisect_left(peer.settings, RECALL, key=recall), len(peer.settings) - 1)
         setting = peer.settings[place]
-        rate = _rate_of_threads if peer.is_embedded else _rate
-        ours = [rate(partial(peer.connect, setting), queries, batch, seconds) for batch in (1, BATCH)]
-        native: list[float | None] = [None, None]
-        if peer.native is not None:
-            native = [peer.native(setting, queries[:batch], seconds) for batch in (1, BATCH)]
-        return Row(data, name, str(setting), recall(setting), *ours, *native)
+        rates: list[float | None] = []
+        for batch in (1, BATCH):
+            if peer.native is None:
+                rates.append(_rate_of_threads(partial(peer.connect, setting), queries, batch, seconds))
+            else:
+                rates.append(peer.native(setting, queries[:batch], seconds))
+        for batch in (1, BATCH):
+            asks = with_clients and not peer.is_embedded
+            rates.append(_rate(partial(peer.connect, setting), queries, batch, seconds) if asks else None)
+        return Row(data, name, str(setting), recall(setting), *rates)  # type: ignore[arg-type]
 
 
 def _rate_of_threads(connect: Callable[[], Ask], queries: Floats, batch: int, seconds: float) -> float:
@@ -152,6 +167,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--only", nargs="+", choices=SERVICES, default=list(SERVICES))
     parser.add_argument("--data", nargs="+", choices=("clustered", "hard"), default=["clustered", "hard"])
+    parser.add_argument("--clients", action="store_true", help="ask with Python clients too")
     parser.add_argument("--keep", type=Path, help="keep what was built here, and use it where it is")
     parser.add_argument("--json", type=Path, help="write the rows here too")
     options = parser.parse_args()
@@ -173,7 +189,8 @@ def compare(options: argparse.Namespace, folder: Path) -> list[Row]:
         for name in options.only:
             home = folder / f"{data}-{options.count}" / name.replace(" ", "-")
             try:
-                rows.append(measure(name, data, home, vectors, queries, truth, options.seconds))
+                given = (vectors, queries, truth, options.seconds, options.clients)
+                rows.append(measure(name, data, home, *given))
             except ImportError as error:
                 print(f"{name}: left out, {error}", flush=True)
                 continue
@@ -186,10 +203,10 @@ def _table(rows: list[Row], count: int) -> Table:
     table = Table(title=title)
     for heading in ("data", "", "setting", "recall", "single", f"{BATCH} at once"):
         table.add_column(heading)
-    for heading in ("single, load in C", f"{BATCH} at once, load in C"):
+    for heading in ("single, Python", f"{BATCH} at once, Python"):
         table.add_column(heading)
     for row in rows:
-        rates = (row.single, row.batched, row.native_single, row.native_batched)
+        rates = (row.single, row.batched, row.client_single, row.client_batched)
         table.add_row(
             *(row.data, row.peer, row.setting, f"{row.recall:.3f}"),
             *("" if rate is None else f"{rate:,.0f}" for rate in rates),
