@@ -10,7 +10,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from earshot.errors import EarshotError, from_code
+from earshot.errors import EarshotError, Unavailable, from_code
 
 from .access import Access
 
@@ -145,6 +145,9 @@ def _wire(method: MethodDescriptor) -> dict[str, Any]:
 def _error(error: Any) -> EarshotError:
     trailers = dict(error.trailing_metadata() or ())
     pushback = str(trailers.get("grpc-retry-pushback-ms", ""))
+    if error.code() is grpc.StatusCode.CANCELLED and error.details() == "CANCELLED":
+        # Nobody here gave it up: a server of grpcio does so to calls that it has not begun when it stops.
+        return Unavailable("the server stopped before it began with the call")
     return from_code(
         error.code().name,
         error.details() or "no reason was given",

@@ -60,8 +60,18 @@ def over_http(server: Server) -> Any:
     with httpx.Client(timeout=30) as client:
 
         def ask() -> None:
-            url = f"{server.http}/v1/indexes/plain:search"
-            client.post(url, json={"vector": {"values": [1.0] * DIMENSIONS}}).raise_for_status()
+            steps: list[str] = []
+            try:
+                client.post(
+                    f"{server.http}/v1/indexes/plain:search",
+                    json={"vector": {"values": [1.0] * DIMENSIONS}},
+                    extensions={"trace": lambda step, _: steps.append(step)},
+                ).raise_for_status()
+            except httpx.NetworkError as error:
+                if "connection.connect_tcp.complete" in steps:
+                    # The kernel took the connection and the port was closed before the service looked.
+                    raise httpx.ConnectError("nobody took the new connection") from error
+                raise
 
         yield ask
 
