@@ -4,33 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grpc
 import pytest
 
 from earshot.client import Client, Retry
 from earshot.errors import Unavailable
-from earshot.v1 import search_service_pb2, search_service_pb2_grpc
-
-
-class Stopping(search_service_pb2_grpc.SearchServiceServicer):
-    """Cancels the first calls, as grpcio does when it is told to stop."""
-
-    def __init__(self, times: int) -> None:
-        self.left = times
-
-    def Search(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
-        self.left -= 1
-        if self.left >= 0:
-            context.cancel()
-        return search_service_pb2.SearchResponse(index_version="indexes/plain/versions/v000001")
+from earshot.v1 import search_service_pb2
 
 
 @pytest.fixture
 def service(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server that cancels the first calls, as grpcio does when it is told to stop."""
+    left = [request.param]
+
+    def search(asked: bytes, context: grpc.ServicerContext) -> bytes:
+        left[0] -= 1
+        if left[0] >= 0:
+            context.cancel()
+        answer = search_service_pb2.SearchResponse(index_version="indexes/plain/versions/v000001")
+        return answer.SerializeToString()
+
     server = grpc.server(ThreadPoolExecutor(1))
-    search_service_pb2_grpc.add_SearchServiceServicer_to_server(Stopping(request.param), server)
+    methods = {"Search": grpc.unary_unary_rpc_method_handler(search)}
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("earshot.v1.SearchService", methods)]
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"127.0.0.1:{port}"
