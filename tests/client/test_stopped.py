@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import pytest
@@ -26,7 +27,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[str]:
         return answer.SerializeToString()
 
     server = grpc.server(ThreadPoolExecutor(1))
-    methods = {"Search": grpc.unary_unary_rpc_method_handler(search)}
+    methods: dict[str, Any] = {"Search": grpc.unary_unary_rpc_method_handler(search)}
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("earshot.v1.SearchService", methods)]
     )
