@@ -1,11 +1,13 @@
 """Ids are strings of any Unicode, kept in Arrow and found again by a sorted table of their hashes.
 
 A table of hashes is mapped from disk and costs 16 bytes a datapoint; a Python dict would cost ten times that.
+Where all ids fit in some megabytes, they are also kept as Python strings from the first search on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +23,8 @@ from .engines import Rows
 
 MAX_ID_BYTES = 1024
 _HANDFUL = 64
+_HELD_BYTES = 48 << 20
+_STRING_BYTES = 57 + 8  # what Python wants for a short string, and the reference to it
 
 
 class Ids:
@@ -91,8 +95,10 @@ class Ids:
 
     def of(self, rows: Rows) -> npt.NDArray[np.object_]:
         """The ids at an array of row numbers, same shape, objects; None for row −1."""
-        flat = rows.ravel()
         result: npt.NDArray[np.object_]
+        if self._held is not None:
+            return self._held[rows]
+        flat = rows.ravel()
         if len(flat) <= _HANDFUL:  # slices of the buffer beat the fixed costs of Arrow and NumPy
             offsets, data = self._offsets, self._data
             result = np.empty(len(flat), object)
@@ -104,6 +110,18 @@ class Ids:
         result = self._names.take(pa.array(np.maximum(flat, 0))).to_numpy(zero_copy_only=False)
         result[flat < 0] = None
         return result.reshape(rows.shape)
+
+    @cached_property
+    def _held(self) -> npt.NDArray[np.object_] | None:
+        """All ids as strings and None at the end, where row −1 looks; None where that takes much memory.
+
+        To make ten strings takes a fifth of the time of a quick search.
+        """
+        if len(self._data) + _STRING_BYTES * len(self) > _HELD_BYTES:
+            return None
+        held = np.empty(len(self) + 1, object)
+        held[:-1] = self._names.to_numpy(zero_copy_only=False)
+        return held
 
     def rows_of(self, ids: Sequence[str]) -> Rows:
         """The row of each id, −1 where there is none; int64 [len(ids)]."""

@@ -25,7 +25,7 @@ from .filters import as_where
 from .manifest import Manifest, file_entry, list_files, write_manifest
 from .opening import opened, shard_name
 from .planner import MAX_NEIGHBORS, Planner, check_whole
-from .result import Datapoint, SearchResult, check_fields, hits_of
+from .result import Datapoint, SearchResult, check_fields, datapoints_of, hits_of, vectors_of
 from .shard import Shard
 from .tuning import Progress, Recall, recall_of
 from .vectors import as_queries, unit_norm
@@ -40,6 +40,8 @@ class Index:
         self.manifest = manifest
         self._scaled = is_scaled(manifest.distance_measure, manifest.feature_norm)
         self._planner = Planner(manifest.tuning, shard.engine.leaves)
+        # Looked up here, for Python 3.11 takes its time with members of an Enum.
+        self._is_cosine = manifest.distance_measure is DistanceMeasure.COSINE_DISTANCE
 
     @classmethod
     def build(
@@ -205,7 +207,7 @@ class Index:
         """An index over other datapoints, planned by what was measured with these."""
         other = Index.__new__(Index)
         other.manifest, other._scaled, other._planner = self.manifest, self._scaled, self._planner
-        other._shard, other._origin = shard, None
+        other._shard, other._origin, other._is_cosine = shard, None, self._is_cosine
         return other
 
     @property
@@ -283,19 +285,9 @@ class Index:
             rows, distances = shard.search(matrix, k, parameters, crowding, target)
         else:
             rows, distances, plan = shard.search_where(matrix, k, as_where(where), target, crowding)
-        if self.manifest.distance_measure is DistanceMeasure.COSINE_DISTANCE:
+        if self._is_cosine:
             distances = np.clip(np.float32(1) - distances, 0, 2)
-        return SearchResult(
-            rows,
-            distances,
-            self.manifest.distance_measure,
-            shard.ids.of,
-            shard.attributes.metadata,
-            shard.attributes.crowding_tag,
-            self._datapoints,
-            plan,
-            shard.sequence,
-        )
+        return SearchResult(rows, distances, self.manifest.distance_measure, shard, plan)
 
     def explain(self, query: Any, k: int = 10, **options: Any) -> Explanation:
         """Search for one query, options as in `search`, and say what was done and how much was found."""
@@ -331,7 +323,7 @@ class Index:
             NotFound: Ids that the index does not hold.
         """
         check_fields(fields)
-        return self._datapoints(self._rows(ids), fields)
+        return datapoints_of(self._shard, self._rows(ids), fields)
 
     def metadata_field(self, name: str) -> list[Any]:
         """One field of every datapoint's metadata, in order; None where it has none."""
@@ -376,23 +368,6 @@ class Index:
             raise NotFound(f"no datapoint has the id {named}", field="ids")
         return rows
 
-    def _datapoints(self, rows: Rows, fields: Sequence[str] | None = None) -> list[Datapoint]:
-        shard = self._shard
-        return [
-            Datapoint(
-                name,
-                vector,
-                shard.attributes.crowding_tag(row),
-                shard.attributes.metadata(row, fields),
-                shard.restricts_of(row),
-            )
-            for name, vector, row in zip(
-                shard.ids.of(rows).tolist(), self.vectors_of(rows), rows.tolist(), strict=True
-            )
-        ]
-
     def vectors_of(self, rows: Rows) -> Floats:
         """The vectors of rows as they were given, float32 [len(rows), dimension]."""
-        vectors = self._shard.vectors[rows]
-        norms = self._shard.norms
-        return vectors if norms is None else vectors * norms[rows, np.newaxis]
+        return vectors_of(self._shard, rows)

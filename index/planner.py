@@ -34,6 +34,8 @@ class Planner:
             InvalidArgument: One is out of range, or recall and parameters are both given.
         """
         check_whole("k", k, 1, MAX_NEIGHBORS)
+        if target_recall is None and fraction is None and count is None:
+            return self._point(k, self._tuning.target_recall)
         if target_recall is not None:
             check_recall(target_recall)
             if fraction is not None or count is not None:
@@ -61,6 +63,8 @@ class Planner:
         )
 
     def _chosen(self, k: int, target_recall: float) -> QueryParameters | None:
+        if not self._leaves:
+            return None
         point = choose(self._tuning.points, k, target_recall)
         return QueryParameters(point.leaves, point.candidates) if point.leaves else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -17,6 +17,7 @@ from earshot.errors import FailedPrecondition, InvalidArgument
 from .distance import DistanceMeasure, Floats
 from .engines import Rows
 from .filters import Plan, Restrict
+from .shard import Shard
 
 __all__ = ["Datapoint", "SearchResult"]
 
@@ -47,18 +48,13 @@ class SearchResult:
         distances: The measure's own value, float32 [q, w].
         distance_measure: Which measure that is.
         plan: What a filtered search did, else None.
-        sequence: Of the last update that the answer knows; see `LiveIndex`.
     """
 
     rows: Rows
     distances: Floats
     distance_measure: DistanceMeasure
-    _ids_of: Callable[[Rows], npt.NDArray[np.object_]]
-    _metadata_of: Callable[[int, Sequence[str] | None], dict[str, Any] | None]
-    _crowding_tag_of: Callable[[int], str | None]
-    _datapoints_of: Callable[[Rows, Sequence[str] | None], list[Datapoint]]
+    _shard: Shard
     plan: Plan | None = None
-    sequence: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -67,10 +63,17 @@ class SearchResult:
         queries, width = self.rows.shape
         return f"<SearchResult: {queries} queries × {width} neighbors, {self.distance_measure}>"
 
-    @cached_property
+    @property
+    def sequence(self) -> int:
+        """Of the last update that the answer knows; see `LiveIndex`."""
+        return self._shard.sequence
+
+    @property
     def ids(self) -> list[list[str]]:
         """The neighbors' ids, a list a query."""
-        ids: list[list[str]] = self._ids_of(self.rows).tolist()
+        ids: list[list[str]] | None = self.__dict__.get("_ids")
+        if ids is None:  # not `cached_property`, which takes a lock in Python 3.11, a microsecond
+            ids = self.__dict__["_ids"] = self._shard.ids.of(self.rows).tolist()
         return ids
 
     @property
@@ -86,7 +89,7 @@ class SearchResult:
     @cached_property
     def metadata(self) -> list[list[dict[str, Any] | None]]:
         """The neighbors' metadata, a list a query."""
-        return [[self._metadata_of(row, None) for row in rows] for rows in self.rows.tolist()]
+        return [self.metadata_of(query) for query in range(len(self))]
 
     def select(self, fields: Sequence[str]) -> list[list[dict[str, Any] | None]]:
         """`metadata` with these of its fields only; a neighbor that lacks one goes without it."""
@@ -95,18 +98,20 @@ class SearchResult:
 
     def metadata_of(self, query: int, fields: Sequence[str] | None = None) -> list[dict[str, Any] | None]:
         """The metadata of one query's neighbors, all of it or these fields."""
-        return [self._metadata_of(row, fields) for row in self.rows[query].tolist()]
+        metadata = self._shard.attributes.metadata
+        return [metadata(row, fields) for row in self.rows[query].tolist()]
 
     @cached_property
     def crowding_tags(self) -> list[list[str | None]]:
         """The neighbors' crowding tags, a list a query."""
-        return [[self._crowding_tag_of(row) for row in rows] for rows in self.rows.tolist()]
+        tag_of = self._shard.attributes.crowding_tag
+        return [[tag_of(row) for row in rows] for rows in self.rows.tolist()]
 
     def datapoints(self, query: int, fields: Sequence[str] | None = None) -> list[Datapoint]:
         """One query's neighbors in full, as they were when the search was made; fields as in `Index.read`."""
         check_fields(fields)
         rows = self.rows[query]
-        return self._datapoints_of(rows[rows >= 0], fields)
+        return datapoints_of(self._shard, rows[rows >= 0], fields)
 
     def to_arrow(self, fields: Sequence[str] = ()) -> pa.Table:
         """Columns query (int64), rank (from 1), id, distance, score; a row a neighbor.
@@ -122,7 +127,7 @@ class SearchResult:
         columns = {
             "query": np.repeat(np.arange(queries), width),
             "rank": np.tile(np.arange(1, width + 1), queries),
-            "id": pa.array(self._ids_of(self.rows).ravel(), pa.string()),
+            "id": pa.array(self._shard.ids.of(self.rows).ravel(), pa.string()),
             "distance": self.distances.ravel(),
             "score": self.scores.ravel(),
         }
@@ -146,6 +151,28 @@ class SearchResult:
         except ImportError as error:
             raise FailedPrecondition("to_pandas needs pandas: pip install pandas") from error
         return self.to_arrow(fields).to_pandas()
+
+
+def vectors_of(shard: Shard, rows: Rows) -> Floats:
+    """The vectors of rows as they were given, float32 [len(rows), dimension]."""
+    vectors, norms = shard.vectors[rows], shard.norms
+    return vectors if norms is None else vectors * norms[rows, np.newaxis]
+
+
+def datapoints_of(shard: Shard, rows: Rows, fields: Sequence[str] | None = None) -> list[Datapoint]:
+    """The datapoints at rows, with all of their metadata or these fields."""
+    return [
+        Datapoint(
+            name,
+            vector,
+            shard.attributes.crowding_tag(row),
+            shard.attributes.metadata(row, fields),
+            shard.restricts_of(row),
+        )
+        for name, vector, row in zip(
+            shard.ids.of(rows).tolist(), vectors_of(shard, rows), rows.tolist(), strict=True
+        )
+    ]
 
 
 def hits_of(found: SearchResult, truth: SearchResult) -> npt.NDArray[np.int64]:

@@ -268,7 +268,8 @@ class Shard:
         if parameters is None or not self.engine.leaves:
             return self.exact.search(queries, k)
         rows, distances = self.engine.search(queries, k, parameters)
-        if rows[:, -1].min(initial=0) < 0:
+        # Of one row NumPy's reductions take longer than all else here.
+        if rows[0, -1] < 0 if len(rows) == 1 else rows[:, -1].min(initial=0) < 0:
             short = np.flatnonzero(rows[:, -1] < 0)
             wider = QueryParameters(parameters.leaves * _WIDENING, parameters.candidates)
             all_visited = parameters.leaves >= self.engine.leaves

@@ -19,6 +19,7 @@ from .scratch import is_mapped, row_blocks, to_scratch
 
 MAX_DIMENSIONS = 4096
 _BLOCK_BYTES = 32 << 20
+_FLOAT32 = np.dtype(np.float32)
 
 
 def as_vectors(values: Any, *, field: str = "vectors") -> Floats:
@@ -55,7 +56,10 @@ def as_queries(values: Any, dimension: int, *, field: str = "queries") -> Floats
     Raises:
         InvalidArgument: As in `as_vectors`, or the dimension is not the index's. No rows are allowed.
     """
-    array = _as_array(values, field)
+    if type(values) is np.ndarray and values.dtype is _FLOAT32 and values.ndim == 2:
+        array: npt.NDArray[Any] = values  # the usual case, of which a single query feels every step
+    else:
+        array = _as_array(values, field)
     if array.ndim == 1:
         array = array[np.newaxis]
     if array.ndim != 2 or array.shape[1] != dimension:
@@ -131,9 +135,11 @@ def _as_array(values: Any, field: str) -> npt.NDArray[Any]:
 
 
 def _as_finite(array: npt.NDArray[Any], field: str) -> Floats:
+    if array.dtype is _FLOAT32 and array.flags.c_contiguous and isfinite(np.vdot(array, array)):
+        return array  # the usual case, in one call
     with np.errstate(over="ignore", invalid="ignore"):
         matrix = np.ascontiguousarray(array, dtype=np.float32)
-        if isfinite(np.vdot(matrix, matrix)):  # the usual case, in one call
+        if isfinite(np.vdot(matrix, matrix)):
             return matrix
         step = max(1, _BLOCK_BYTES // (4 * matrix.shape[1]))
         for start in range(0, len(matrix), step):

@@ -6,7 +6,8 @@ a third faster at the same recall (sift10k: 21 to 16 µs at 0.99, 14 to 10 at 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -23,9 +24,9 @@ _SAMPLE, _ASKED = 20_000, 256
 _NEAR = 1e-2
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Lift:
-    """x ↦ (x, −‖x‖² / 2 scale) and q ↦ (q, scale): ‖q − x‖² is then ‖q‖² less twice the dot product
+    """x ↦ (x, −‖x‖² / 2 scale) and q ↦ (2q, 2 scale): ‖q − x‖² is then ‖q‖² less the dot product
     (Bachrach et al., RecSys 2014, the other way). The vectors stay as they are in the first columns.
 
     Attributes:
@@ -33,6 +34,7 @@ class Lift:
     """
 
     scale: np.float32
+    _own: threading.local = field(default_factory=threading.local, repr=False)
 
     @classmethod
     def over(cls, vectors: Floats) -> Self | None:
@@ -59,23 +61,34 @@ class Lift:
         return lifted
 
     def queries(self, queries: Floats) -> Floats:
-        """float32 [q, dimension] → [q, dimension + 1]."""
-        lifted = np.empty((len(queries), queries.shape[1] + 1), np.float32)
-        lifted[:, :-1] = queries
-        lifted[:, -1] = self.scale
+        """float32 [q, dimension] → [q, dimension + 1]; of one query, good until the thread asks again."""
+        if len(queries) != 1:
+            return self._place(queries)[0]
+        own = self._own.__dict__
+        if "place" not in own:
+            own["place"] = self._place(queries)
+        lifted: Floats
+        lifted, all_but_the_last = own["place"]
+        np.add(queries, queries, out=all_but_the_last)
         return lifted
+
+    def _place(self, queries: Floats) -> tuple[Floats, Floats]:
+        """Lifted queries, and of these what is not the last dimension."""
+        lifted = np.empty((len(queries), queries.shape[1] + 1), np.float32)
+        all_but_the_last = lifted[:, :-1]
+        np.add(queries, queries, out=all_but_the_last)
+        lifted[:, -1] = 2 * self.scale
+        return lifted, all_but_the_last
 
     @staticmethod
     def distances(queries: Floats, products: Floats) -> tuple[Floats, bool]:
         """‖q − x‖² from queries [q, dimension] and dot products, best first, [q, k]; and whether some are so
         small that `mend` is to be asked."""
-        apart = products * np.float32(-2)
         if len(queries) == 1:  # half the time of what follows
-            length = np.vdot(queries, queries)
-            apart += length
-            return apart, bool(apart[0, 0] < _NEAR * length)
+            length = np.vdot(queries, queries).item()
+            return length - products, products.item(0) > (1 - _NEAR) * length
         lengths = squared_norms(queries)[:, np.newaxis]
-        apart += lengths
+        apart = lengths - products
         return apart, bool((apart[:, :1] < _NEAR * lengths).any())
 
     @staticmethod

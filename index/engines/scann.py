@@ -252,6 +252,8 @@ class ScannEngine:
         try:
             if len(queries) == 1:
                 found, values = self._searcher.search(queries[0], k, candidates, leaves)
+                if len(found) == k:
+                    return found.astype(np.int64)[np.newaxis], values[np.newaxis]
                 return _padded(found, values, k)
             if len(queries) == 0:
                 return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
@@ -266,8 +268,6 @@ class ScannEngine:
 
 
 def _padded(found: Any, values: Any, k: int) -> tuple[Rows, Floats]:
-    if len(found) == k:
-        return found.astype(np.int64)[np.newaxis], values[np.newaxis]
     rows = np.full((1, k), -1, np.int64)
     distances = np.full((1, k), np.nan, np.float32)
     rows[0, : len(found)] = found
