@@ -1,8 +1,9 @@
 """The index engine beside raw ScaNN, a hand-made grid and its peers: recall, queries a second, build, memory.
 
 `python -m benchmarks.engine [--quick] [--json PATH] [--out FOLDER] [--data FOLDER]` prints tables and writes
-engine.csv and engine.svg. k = 10; queries are not those of tuning. Times are of the processor on one thread,
-the best of several interleaved rounds, so that other work on the machine matters least.
+engine.csv and engine.svg. `--sets`, `--parts`, `--peers` and `--counts` choose what a run measures; `--read`
+puts runs together. k = 10; queries are not those of tuning. Times are of the processor on one thread, the best of
+several interleaved rounds, so that other work on the machine matters least.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from rich.console import Console
 
 from benchmarks.datasets import Dataset, Floats, Rows, data_folder, real, recall_of, synthetic
 from benchmarks.engine_report import report
-from benchmarks.grid import asked, beside_grid
-from benchmarks.growth import growth
+from benchmarks.grid import Tuned, asked, beside_grid
+from benchmarks.growth import Growth, growth
 from benchmarks.peers import PEERS
 from benchmarks.raw import Raw, raw_scann
 from benchmarks.timing import ROUNDS, TARGETS, Action, K, Point, fastest, in_batches
@@ -38,17 +39,21 @@ SYNTHETIC = 200_000
 SETTINGS = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 FEW_SETTINGS = (16, 32, 64, 128)
 SLOWEST_US = 2000
+PARTS = ("ours", "overhead", "grid", "peers", "elsewhere", "growth")
+COUNTS = (100_000, 200_000, 1_000_000)
+A_PASS = 500  # queries between two looks at the clock
 
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """Ours beside raw ScaNN with the same parameters, µs a query."""
+    """Ours beside raw ScaNN with the same parameters, µs a query; `named_us` is ScaNN with ids of its own."""
 
     data: str
     batch: int
     raw_us: float
     rows_us: float
     ids_us: float
+    named_us: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,9 @@ class Elsewhere:
     blind_us: float
     tuned: float
     tuned_us: float
+
+
+ROWS = {"points": Point, "overhead": Overhead, "tuned": Tuned, "elsewhere": Elsewhere, "growth": Growth}
 
 
 def our_points(data: Dataset, index: Index, truth: Rows) -> list[Point]:
@@ -83,10 +91,13 @@ def our_points(data: Dataset, index: Index, truth: Rows) -> list[Point]:
     return points
 
 
-def peer_points(data: Dataset, truth: Rows, settings: Iterable[int], console: Console) -> list[Point]:
-    """Every peer at settings from coarse to nearly exact."""
+def peer_points(
+    data: Dataset, truth: Rows, settings: Iterable[int], names: Iterable[str], console: Console
+) -> list[Point]:
+    """These peers at settings from coarse to nearly exact."""
     points: list[Point] = []
-    for name, build in PEERS.items():
+    for name in names:
+        build = PEERS[name]
         with tempfile.TemporaryDirectory() as folder, console.status(f"{data.name}: {name}"):
             try:
                 search = build(data.base, data.measure, Path(folder) / "peer", len(os.sched_getaffinity(0)))
@@ -112,24 +123,26 @@ def overhead(data: Dataset, index: Index, raw: Raw, batches: Iterable[int] = (1,
     results = []
     prepared = raw.prepared(data.queries)
     for batch in batches:
-        starts = range(0, max(batch, len(data.queries) - batch + 1), batch)[:500]
+        # A pass short enough to fall between two of the machine's other duties, many times.
+        starts = range(0, max(batch, min(A_PASS, len(data.queries)) - batch + 1), batch)
         whole = [start for start in starts if start + batch <= len(data.queries)]
         blocks, raw_blocks = (
             [queries[start : start + batch] for start in whole] for queries in (data.queries, prepared)
         )
 
-        def ask(block: Floats) -> Any:
+        def ask(block: Floats, searcher: Any) -> Any:
             if len(block) == 1:
-                return raw.search(block[0], K, point.candidates, point.leaves)
-            return raw.search_batched(block, K, point.candidates, point.leaves)
+                return searcher.search(block[0], K, point.candidates, point.leaves)
+            return searcher.search_batched(block, K, point.candidates, point.leaves)
 
         ways: dict[str, Action] = {
-            "raw": partial(_each, ask, raw_blocks),
+            "raw": partial(_each, partial(ask, searcher=raw), raw_blocks),
+            "named": partial(_each, partial(ask, searcher=raw.named), raw_blocks),
             "rows": partial(_each, lambda block: index.search(block, K), blocks),
             "ids": partial(_each, lambda block: index.search(block, K).ids, blocks),
         }
-        best = fastest(ways, batch * len(blocks), 5 * ROUNDS)
-        results.append(Overhead(data.name, batch, best["raw"], best["rows"], best["ids"]))
+        best = fastest(ways, batch * len(blocks), 30 * ROUNDS)
+        results.append(Overhead(data.name, batch, *(best[way] for way in ("raw", "rows", "ids", "named"))))
     return results
 
 
@@ -178,33 +191,52 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(), help="where engine.csv and engine.svg go")
     parser.add_argument("--data", type=Path, default=data_folder(), help="the folder of real data")
     parser.add_argument("--sets", nargs="*", choices=SETS, default=SETS, help="these alone, or none")
-    parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--no-growth", action="store_true", help="leave out 100 k to 1 M datapoints")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="these alone")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="these alone")
+    parser.add_argument("--counts", nargs="+", type=int, default=COUNTS, help="of datapoints, for growth")
+    parser.add_argument("--read", nargs="+", type=Path, help="measure nothing: report what --json wrote")
     options = parser.parse_args()
     console = Console()
-    rows: dict[str, list[Any]] = {"points": [], "overhead": [], "tuned": [], "elsewhere": [], "growth": []}
-    for data in data_sets(options.data, options.sets, options.quick):
-        with console.status(f"{data.name}: building"):
-            index = Index.build(data.base, distance_measure=data.measure)
-            truth = index.search(data.queries, K, target_recall=1.0).rows
-        rows["points"] += our_points(data, index, truth)
-        with raw_scann(index) as raw, console.status(f"{data.name}: 100 configurations made by hand"):
-            rows["overhead"] += overhead(data, index, raw)
-            rows["tuned"] += beside_grid(data, index, raw, truth, options.quick)
-        if not options.no_peers:
-            rows["points"] += peer_points(data, truth, FEW_SETTINGS if options.quick else SETTINGS, console)
-    text = None if options.quick else real("lsa128_podcast100k_text", options.data)
-    if text is not None and "lsa128_podcast100k" in options.sets:
-        exact = Index.build(text.base, engine="exact")
-        rows["elsewhere"] = elsewhere(text, exact.search(text.queries, K).rows)
-    if not options.no_growth:
-        counts = (10_000,) if options.quick else (100_000, 200_000, 1_000_000)
-        with console.status("how cost grows"):
-            rows["growth"] = [growth(count) for count in counts]
+    if options.read:
+        runs = [json.loads(path.read_text()) for path in options.read]
+        rows = {name: [kind(**row) for run in runs for row in run[name]] for name, kind in ROWS.items()}
+    else:
+        rows = measured(options, console)
     if options.json:
         content = {name: [asdict(row) for row in found] for name, found in rows.items()}
         options.json.write_text(json.dumps(content, indent=1) + "\n")
     report(rows, console, options.out)
+
+
+def measured(options: argparse.Namespace, console: Console) -> dict[str, list[Any]]:
+    """The rows of each table; see `ROWS`."""
+    rows: dict[str, list[Any]] = {name: [] for name in ROWS}
+    parts = set(options.parts)
+    of_one_set = parts - {"elsewhere", "growth"}
+    for data in data_sets(options.data, options.sets, options.quick) if of_one_set else ():
+        with console.status(f"{data.name}: building"):
+            engine = "auto" if of_one_set - {"peers"} else "exact"
+            index = Index.build(data.base, distance_measure=data.measure, engine=engine)
+            truth = index.search(data.queries, K, target_recall=1.0).rows
+        if "ours" in parts:
+            rows["points"] += our_points(data, index, truth)
+        if {"overhead", "grid"} & parts:
+            with raw_scann(index) as raw, console.status(f"{data.name}: 100 configurations made by hand"):
+                if "overhead" in parts:
+                    rows["overhead"] += overhead(data, index, raw)
+                if "grid" in parts:
+                    rows["tuned"] += beside_grid(data, index, raw, truth, options.quick)
+        if "peers" in parts:
+            settings = FEW_SETTINGS if options.quick else SETTINGS
+            rows["points"] += peer_points(data, truth, settings, options.peers, console)
+    text = None if options.quick else real("lsa128_podcast100k_text", options.data)
+    if text is not None and "elsewhere" in parts and "lsa128_podcast100k" in options.sets:
+        exact = Index.build(text.base, engine="exact")
+        rows["elsewhere"] = elsewhere(text, exact.search(text.queries, K).rows)
+    if "growth" in parts:
+        with console.status("how cost grows"):
+            rows["growth"] = [growth(count) for count in ((10_000,) if options.quick else options.counts)]
+    return rows
 
 
 if __name__ == "__main__":

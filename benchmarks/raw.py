@@ -26,12 +26,14 @@ class Raw:
         search_batched: The same of many queries.
         leaves: It has.
         prepared: Queries as it takes them.
+        named: The same searcher with ids of its own (`docids`); None where built by hand.
     """
 
     search: Callable[..., Any]
     search_batched: Callable[..., Any]
     leaves: int
     prepared: Callable[[Floats], Floats] = np.asarray
+    named: Any = None
 
 
 @contextmanager
@@ -53,7 +55,8 @@ def raw_scann(index: Index) -> Iterator[Raw]:
         lifted = (engine / "lift.npy").exists()
         prepared = Lift(*np.load(engine / "lift.npy")).queries if lifted else np.asarray
         leaves = manifest.engine.parameters["leaves"]
-        yield Raw(searcher.search, searcher.search_batched, leaves, prepared)
+        named = scann_ops_pybind.ScannSearcher(native, [str(row) for row in range(manifest.count)])
+        yield Raw(searcher.search, searcher.search_batched, leaves, prepared, named)
 
 
 def raw_build(data: Dataset, parameters: ScannParameters, threads: int) -> Raw:

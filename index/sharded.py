@@ -26,9 +26,9 @@ from .manifest import FilterEntry
 from .shard import Shard
 from .tuning import Progress
 
-# Fewer queries than this take less time than threads do to start on them. Exact and filtered search never go
-# side by side: their time is in matrix products, which use all cores by themselves.
+# Fewer queries, or fewer products of numbers a shard, take less time than threads do to start on them.
 _WORTH_THREADS = 8
+_WORTH_PRODUCTS = 1 << 24
 
 T = TypeVar("T")
 Found = tuple[Rows, Floats]
@@ -109,6 +109,10 @@ class _Whole:
         """What `ask` says of each shard's number."""
         numbers = range(len(self.parts))
         return list(self._pool.map(ask, numbers) if side_by_side else map(ask, numbers))
+
+    def is_worth_threads(self, queries: Floats, rows: int) -> bool:
+        """Whether so many rows of all shards, scored for each query, are enough for a thread each."""
+        return queries.size * rows >= _WORTH_PRODUCTS * len(self.parts)
 
     def merge(self, found: Sequence[Found], k: int) -> Found:
         """The k best of (rows of the shard, distances) of each shard; equal distances by row."""
@@ -191,7 +195,8 @@ class _Exact:
         def ask(number: int) -> Found:
             return parts[number].exact.search(queries, min(k, len(parts[number])))
 
-        return self._whole.merge(self._whole.each(ask), k)
+        side_by_side = self._whole.is_worth_threads(queries, len(self._whole))
+        return self._whole.merge(self._whole.each(ask, side_by_side=side_by_side), k)
 
     def search_rows(self, queries: Floats, subset: Rows, k: int) -> Found:
         numbers = np.searchsorted(self._whole.starts, subset, side="right") - 1
@@ -200,7 +205,8 @@ class _Exact:
             within = subset[numbers == number] - self._whole.starts[number]
             return self._whole.parts[number].exact.search_rows(queries, within, k)
 
-        return self._whole.merge(self._whole.each(ask), k)
+        side_by_side = self._whole.is_worth_threads(queries, len(subset))
+        return self._whole.merge(self._whole.each(ask, side_by_side=side_by_side), k)
 
     def distances(self, queries: Floats, rows: Rows) -> Floats:
         found = np.empty(len(rows), np.float32)

@@ -26,6 +26,7 @@ class Passing:
 
     def __init__(self, bitmap: BitMap, partition: Partition | None, vectors: Floats, lift: Lift) -> None:
         self.slots: Slots = as_array(bitmap)
+        self._bitmap = bitmap
         self._partition = partition
         self._vectors = vectors
         self._lift = lift
@@ -37,7 +38,9 @@ class Passing:
     @cached_property
     def rows(self) -> npt.NDArray[np.int64]:
         """Their rows, int64 [p], in the order of `slots`."""
-        slots = self.slots
+        return self._rows_of(self.slots)
+
+    def _rows_of(self, slots: Slots) -> npt.NDArray[np.int64]:
         return (slots if self._partition is None else self._partition.row_of_slot[slots]).astype(np.int64)
 
     @cached_property
@@ -54,8 +57,11 @@ class Passing:
     @cached_property
     def mask(self) -> npt.NDArray[np.bool_]:
         """By row, bool [n]."""
-        mask = np.zeros(len(self._vectors), bool)
-        mask[self.rows] = True
+        count = len(self._vectors)
+        most_pass = 2 * len(self) > count
+        mask = np.full(count, most_pass)
+        # Whichever list is shorter: what passes or what fails.
+        mask[self._rows_of(as_array(self._bitmap.flip(0, count))) if most_pass else self.rows] = not most_pass
         return mask
 
     @cached_property

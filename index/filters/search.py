@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path as FilePath
 from time import perf_counter
@@ -48,6 +48,9 @@ class Filters:
     engine: Engine
     exact: ExactEngine
     measure: DistanceMeasure
+    _lift: Lift = field(init=False, repr=False)
+    _cache: PassingCache = field(init=False, repr=False)
+    _planner: Planner = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         lift = Lift(None) if self.partition is None else Lift.of(self.vectors, self.measure)
@@ -96,7 +99,7 @@ class Filters:
         if self.partition is None:
             return self
         asked, own = _sample(self.vectors, queries, seed)
-        lift: Lift = self._lift  # type: ignore[attr-defined]
+        lift = self._lift
         step = partial(progress, "filters")
         tuning = calibrate(
             self.engine, self.exact, self.vectors, self.partition, lift, asked, own, seed, step
@@ -135,8 +138,7 @@ class Filters:
 
     def passing(self, where: Where) -> Passing:
         """What passes a filter; compiled, or remembered."""
-        passing: Passing = self._cache.get(where)  # type: ignore[attr-defined]
-        return passing
+        return self._cache.get(where)
 
     def search(
         self, queries: Floats, k: int, where: Where, target: float | None
@@ -160,7 +162,7 @@ class Filters:
         work = Work()
         rows, distances = self._found(choice, passing, queries, min(k, len(passing)), target, work)
         passing.asked += len(queries)
-        self._cache.keep(where, passing)  # type: ignore[attr-defined]
+        self._cache.keep(where, passing)
         asked = max(1, len(queries))
         plan = Plan(
             choice.path,
@@ -177,11 +179,10 @@ class Filters:
     def _choose(self, target: float | None, k: int, passing: Passing, queries: int) -> Choice:
         # A filter is likely to be asked for as often again as it was: it pays to copy its vectors, in time.
         gather_for = 0 if passing.is_gathered else queries + (1 << passing.asked.bit_length() >> 1)
-        choice: Choice = self._planner.choose(target, k, len(passing), queries, gather_for)  # type: ignore[attr-defined]
-        return choice
+        return self._planner.choose(target, k, len(passing), queries, gather_for)
 
     def _compile(self, where: Where) -> Passing:
-        return Passing(self.restricts.compile(where), self.partition, self.vectors, self._lift)  # type: ignore[attr-defined]
+        return Passing(self.restricts.compile(where), self.partition, self.vectors, self._lift)
 
     def _found(
         self,
@@ -207,7 +208,7 @@ class Filters:
     def _by_score(
         self, choice: Choice, tuning: FilterTuning, passing: Passing, queries: Floats, k: int, work: Work
     ) -> tuple[Rows, Floats]:
-        lift: Lift = self._lift  # type: ignore[attr-defined]
+        lift = self._lift
         lifted = lift.queries(queries)
         if choice.path is Path.EXACT or choice.leaf is None or self.partition is None:
             found = scan(lifted, passing.gathered, k)

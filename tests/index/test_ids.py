@@ -32,7 +32,10 @@ def test_every_id_is_found_at_its_row_after_a_round_trip(names, tmp_path_factory
     assert ids.rows_of([name + "\x00" for name in names if name + "\x00" not in names]).max(initial=-1) == -1
 
 
-def test_few_and_many_rows_give_the_same_ids() -> None:
+@pytest.mark.parametrize("held", [0, 1 << 20])
+def test_few_and_many_rows_give_the_same_ids(held, monkeypatch) -> None:
+    """Whether they are kept as strings or made each time."""
+    monkeypatch.setattr("earshot.index.ids._HELD_BYTES", held)
     ids = Ids.build([f"ü{i}" for i in range(500)], 500)
     rows = np.random.default_rng(0).integers(-1, 500, (20, 10))
     expected = [[None if row < 0 else f"ü{row}" for row in line] for line in rows.tolist()]

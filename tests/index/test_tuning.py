@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earshot.index import Index, OperatingPoint, Recall, tuning
-from earshot.index.tuning import _Trial, choose, recall_of
+from earshot.index import Index, OperatingPoint, Recall, trial
+from earshot.index.trial import Trial
+from earshot.index.tuning import choose, recall_of
 
 
 @given(st.lists(st.integers(0, 10), min_size=1, max_size=300))
@@ -84,14 +85,14 @@ def test_unseen_queries_get_the_recall_they_ask_for(target, k, scann_index, unse
 def test_the_screening_keeps_points_at_every_recall_that_can_be_asked_for() -> None:
     steps = 1 - np.geomspace(0.7, 5e-4, 300)
     screened = [OperatingPoint(10, n + 1, 20, Recall(v, v, v), float(v)) for n, v in enumerate(steps)]
-    kept = [point.recall.value for point in tuning._survivors(screened)]
+    kept = [point.recall.value for point in trial._survivors(screened)]
     for target in (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995):
         assert any(target <= value <= 1 - 0.7 * (1 - target) for value in kept)
 
 
 def test_a_target_is_not_given_up_where_the_few_that_screened_found_all(monkeypatch) -> None:
-    monkeypatch.setattr(tuning, "_SCREENED_BY_AT_LEAST", 1)
-    monkeypatch.setattr(tuning, "_SCREENING", 10_000)
+    monkeypatch.setattr(trial, "_SCREENED_BY_AT_LEAST", 1)
+    monkeypatch.setattr(trial, "_SCREENING", 10_000)
     generator = np.random.default_rng(4)
     vectors = generator.standard_normal((600, 32))[generator.integers(0, 600, 6000)]
     vectors += 0.7 * generator.standard_normal(vectors.shape)
@@ -105,11 +106,11 @@ def test_a_sample_of_base_vectors_does_not_count_itself_as_found(base) -> None:
     assert index.manifest.tuning.tuned_on == "sample of base vectors (2000)"
     given = Index.build(base, tuning_queries=base[:1000])
     assert given.manifest.tuning.tuned_on == "given queries (1000)"
-    trial = {
-        own is None: _Trial(given._shard.engine, given._shard.exact, base[:1000], own, 10, True)
+    trials = {
+        own is None: Trial(given._shard.engine, given._shard.exact, base[:1000], own, 10, True)
         for own in (None, np.arange(1000))
     }
-    itself_included, held_out = (trial[flag]._measure(1, 40, 1000).recall.value for flag in (True, False))
+    itself_included, held_out = (trials[flag]._measure(1, 40, 1000).recall.value for flag in (True, False))
     assert held_out < itself_included
 
 
