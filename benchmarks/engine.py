@@ -2,8 +2,8 @@
 
 `python -m benchmarks.engine [--quick] [--json PATH] [--out FOLDER] [--data FOLDER]` prints tables and writes
 engine.csv and engine.svg. `--sets`, `--parts`, `--peers` and `--counts` choose what a run measures; `--read`
-puts runs together. k = 10; queries are not those of tuning. Times are of the processor on one thread, the best of
-several interleaved rounds, so that other work on the machine matters least.
+puts runs together. k = 10; queries are not those of tuning. Times are of the processor on one thread, the
+best of several interleaved rounds, so that other work on the machine matters least.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ ROWS = {"points": Point, "overhead": Overhead, "tuned": Tuned, "elsewhere": Else
 
 def our_points(data: Dataset, index: Index, truth: Rows) -> list[Point]:
     """Every tuned operating point for k = 10, as unseen queries see it."""
+    built_for = index.manifest.tuning.target_recall
     points = []
     for point in index.manifest.tuning.points:
         if point.k != K or not point.leaves:
@@ -87,7 +88,8 @@ def our_points(data: Dataset, index: Index, truth: Rows) -> list[Point]:
 
         recall = recall_of(ask(), truth)
         us = fastest({"": ask}, len(data.queries))[""]
-        points.append(Point(data.name, "Earshot", f"{point.leaves}/{point.candidates}", recall, us))
+        setting = f"built for {built_for}, {point.leaves}/{point.candidates}"
+        points.append(Point(data.name, "Earshot", setting, recall, us))
     return points
 
 
@@ -215,17 +217,22 @@ def measured(options: argparse.Namespace, console: Console) -> dict[str, list[An
     of_one_set = parts - {"elsewhere", "growth"}
     for data in data_sets(options.data, options.sets, options.quick) if of_one_set else ():
         with console.status(f"{data.name}: building"):
-            engine = "auto" if of_one_set - {"peers"} else "exact"
-            index = Index.build(data.base, distance_measure=data.measure, engine=engine)
+            targets = TARGETS[1:] if {"ours", "grid"} & parts else TARGETS[1:2]
+            how: dict[str, Any] = {
+                "distance_measure": data.measure,
+                "engine": "auto" if of_one_set - {"peers"} else "exact",
+            }
+            indexes = {target: Index.build(data.base, target_recall=target, **how) for target in targets}
+            index = indexes[TARGETS[1]]
             truth = index.search(data.queries, K, target_recall=1.0).rows
-        if "ours" in parts:
-            rows["points"] += our_points(data, index, truth)
+        for built in indexes.values() if "ours" in parts else ():
+            rows["points"] += our_points(data, built, truth)
         if {"overhead", "grid"} & parts:
             with raw_scann(index) as raw, console.status(f"{data.name}: 100 configurations made by hand"):
                 if "overhead" in parts:
                     rows["overhead"] += overhead(data, index, raw)
                 if "grid" in parts:
-                    rows["tuned"] += beside_grid(data, index, raw, truth, options.quick)
+                    rows["tuned"] += beside_grid(data, indexes, raw, truth, options.quick)
         if "peers" in parts:
             settings = FEW_SETTINGS if options.quick else SETTINGS
             rows["points"] += peer_points(data, truth, settings, options.peers, console)

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.datasets import Dataset, Rows, recall_of
 from benchmarks.raw import Raw, raw_build
-from benchmarks.timing import TARGETS, Action, K, Point, fastest, in_batches
+from benchmarks.timing import Action, K, Point, fastest, in_batches
 from earshot.index import Index, ScannParameters
 
 GRID_BUILDS: dict[str, dict[str, Any]] = {
@@ -43,11 +43,14 @@ def asked(index: Index, data: Dataset, target: float) -> Rows:
     return in_batches(lambda block: index.search(block, K, target_recall=target).rows, data.queries)
 
 
-def beside_grid(data: Dataset, index: Index, raw: Raw, truth: Rows, quick: bool) -> list[Tuned]:
+def beside_grid(
+    data: Dataset, indexes: dict[float, Index], raw: Raw, truth: Rows, quick: bool
+) -> list[Tuned]:
     """100 hand-made configurations: 5 builds × 20 searches, or quickly ours, `raw`, × 100.
 
-    Then a second look at the fastest of each target, in turns with the tuner's.
+    Then a second look at the fastest of each target, in turns with the tuner's in the index built for it.
     """
+    index = next(iter(indexes.values()))
     seen: list[tuple[Point, Action]] = []
     shape = (10, 10) if quick else (len(GRID_LEAVES), len(GRID_CANDIDATES))
     shares = np.geomspace(GRID_LEAVES[0], GRID_LEAVES[-1], shape[0])
@@ -62,9 +65,9 @@ def beside_grid(data: Dataset, index: Index, raw: Raw, truth: Rows, quick: bool)
                 point = Point(data.name, "grid", f"{name}, {visited}/{candidates}", recall, us)
                 seen.append((point, ask))
     results = []
-    for target in TARGETS[1:]:
+    for target, built in indexes.items():
         holding = sorted((pair for pair in seen if pair[0].recall >= target), key=lambda pair: pair[0].us)[:3]
-        ours = partial(asked, index, data, target)
+        ours = partial(asked, built, data, target)
         recall = recall_of(ours(), truth)
         actions: dict[str, Action] = {"ours": ours, **{pair[0].setting: pair[1] for pair in holding}}
         best = fastest(actions, len(data.queries))

@@ -62,7 +62,7 @@ def build(
     check_whole("shards", shards, 1, MAX_SHARDS)
     split = shards if count >= shards * MIN_DATAPOINTS_A_SHARD else 1
     budget = None if memory_budget is None else memory_budget // split
-    kind, parameters, reason = select(engine, count // split, dimension, seen_measure, budget)
+    kind, parameters, reason = select(engine, count // split, dimension, seen_measure, budget, target_recall)
     if split < shards:
         reason += f"; {count} datapoints are too few for {shards} shards"
     report = progress or _silent

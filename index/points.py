@@ -5,8 +5,9 @@ What one measurement says of a cost is not believed where many are compared; all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import sqrt
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -56,7 +57,23 @@ def recall_of(hits: npt.NDArray[np.int64], k: int) -> Recall:
     return Recall(round(p, 5), round(max(0.0, centre - half), 5), round(min(1.0, centre + half), 5))
 
 
-def cost_model(points: list[OperatingPoint]) -> Callable[[int, int], float]:
+class Measured(Protocol):
+    """Query parameters and what they were measured to cost, in any unit."""
+
+    @property
+    def leaves(self) -> int:
+        """As in `QueryParameters`."""
+
+    @property
+    def candidates(self) -> int:
+        """As in `QueryParameters`."""
+
+    @property
+    def cost(self) -> float:
+        """Of one query."""
+
+
+def cost_model(points: Sequence[Measured]) -> Callable[[int, int], float]:
     """What leaves and candidates cost, by all that was measured: a smooth function of both.
 
     Where many points are compared, the cheapest is the one that was mismeasured most; one function of a few

@@ -49,7 +49,12 @@ def as_before(name: str, parameters: dict[str, Any], reason: str) -> Any:
 
 
 def select(
-    engine: Any, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None = None
+    engine: Any,
+    count: int,
+    dimension: int,
+    measure: DistanceMeasure,
+    memory_budget: int | None = None,
+    target_recall: float = 0.95,
 ) -> tuple[type[Engine], Any, str]:
     """The engine to build, its parameters, and one sentence that says why.
 
@@ -59,6 +64,7 @@ def select(
         dimension: Of each.
         measure: As engines see it (COSINE is DOT_PRODUCT over unit vectors).
         memory_budget: Bytes that an engine chosen here may take; None for as many as it likes.
+        target_recall: What will mostly be asked for.
 
     Raises:
         InvalidArgument: No such engine, it does not know the measure, or the budget is too small.
@@ -88,7 +94,7 @@ def select(
                 field="memory_budget",
             )
         return chosen, parameters, PARAMETERS_GIVEN
-    parameters = chosen.choose(count, dimension, measure, memory_budget)
+    parameters = chosen.choose(count, dimension, measure, memory_budget, target_recall)
     if parameters is None:
         return ExactEngine, ExactParameters(), f"{count} datapoints are too few for {chosen.name}"
     return chosen, parameters, "chosen for so many datapoints" if engine == "auto" else ASKED_FOR

@@ -62,9 +62,15 @@ class Engine(Protocol):
 
     @classmethod
     def choose(
-        cls, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None = None
+        cls,
+        count: int,
+        dimension: int,
+        measure: DistanceMeasure,
+        memory_budget: int | None = None,
+        target_recall: float = 0.95,
     ) -> Any:
-        """Build parameters for so many vectors, or None where there are too few for this engine.
+        """Build parameters for so many vectors and the recall that will mostly be asked for, or None where
+        there are too few for this engine.
 
         Raises:
             InvalidArgument: They need more than `memory_budget` bytes, however coarse.

@@ -53,10 +53,15 @@ class ExactEngine:
 
     @classmethod
     def choose(
-        cls, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None = None
+        cls,
+        count: int,
+        dimension: int,
+        measure: DistanceMeasure,
+        memory_budget: int | None = None,
+        target_recall: float = 0.95,
     ) -> ExactParameters:
         """Any number of vectors will do; they are mapped, so no budget of memory is too small."""
-        del count, dimension, measure, memory_budget
+        del count, dimension, measure, memory_budget, target_recall
         return ExactParameters()
 
     @classmethod

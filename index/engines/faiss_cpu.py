@@ -100,10 +100,15 @@ class FaissEngine:
 
     @classmethod
     def choose(
-        cls, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None = None
+        cls,
+        count: int,
+        dimension: int,
+        measure: DistanceMeasure,
+        memory_budget: int | None = None,
+        target_recall: float = 0.95,
     ) -> FaissParameters | None:
         """IVF with fast-scan codes."""
-        del measure
+        del measure, target_recall
         if count < _MIN_DATAPOINTS:
             return None
         return FaissParameters.ivf_pq(count, dimension, memory_budget=memory_budget)

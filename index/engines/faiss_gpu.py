@@ -95,7 +95,12 @@ class FaissGpuEngine:
 
     @classmethod
     def choose(
-        cls, count: int, dimension: int, measure: DistanceMeasure, memory_budget: int | None = None
+        cls,
+        count: int,
+        dimension: int,
+        measure: DistanceMeasure,
+        memory_budget: int | None = None,
+        target_recall: float = 0.95,
     ) -> FaissGpuParameters | None:
         """Exact search as long as a GPU is quick at it, else IVF; in the finest precision that fits.
 
@@ -105,6 +110,7 @@ class FaissGpuEngine:
             InvalidArgument: Nothing fits `memory_budget`.
             ResourceExhausted: Nothing fits into what is free on the GPUs.
         """
+        del target_recall
         if count < _MIN_DATAPOINTS:
             return None
         gpus, _ = find_gpus()

@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from ..distance import Floats
 from ..engines import Engine, QueryParameters, Rows
+from ..points import cost_model
 from ..tuning import recall_of
 from .clock import timed
 
 RANKS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-_CANDIDATES = (16, 32, 48, 64, 96, 128, 256, 512, 1024, 2048)
+_CANDIDATES = (16, 24, 32, 40, 48, 64, 80, 96, 128, 192, 256, 512, 1024, 2048)
 _STEPS = 2 * 16  # of leaves, two to a doubling
 _WORTHWHILE = 0.002  # of recall, at some rank
 _TARGETS = (0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -194,13 +195,30 @@ def measure(engine: Engine, queries: Floats, truth: Rows, dearest: float) -> lis
         sizes = [candidates for candidates in sizes if candidates >= min(gained, default=inf)]
         if not sizes:
             break
-    useful = {
+    # One timing sorts the grid; what is left of it is timed with care.
+    for place in _useful(_smoothed(list(points.values()))):
+        points[place] = _timed(engine, queries, points[place])
+    even = {(point.leaves, point.candidates): point for point in _smoothed(list(points.values()))}
+    kept = [even[place] for place in _useful(list(even.values()))]
+    kept = [_timed(engine, queries, point) if point.alone == inf else point for point in kept]
+    return sorted(kept, key=lambda point: point.cost)
+
+
+def _useful(points: list[PostPoint]) -> set[tuple[int, int]]:
+    """Those that any target would climb."""
+    return {
         (rung.parameters.leaves, rung.parameters.candidates)
         for target in _TARGETS
-        for rung in ladder(list(points.values()), target)
+        for rung in ladder(points, target)
     }
-    # One timing sorted the grid; what is left of it is timed with care.
-    return sorted((_timed(engine, queries, points[place]) for place in useful), key=lambda point: point.cost)
+
+
+def _smoothed(points: list[PostPoint]) -> list[PostPoint]:
+    """At the cost that all of them together speak for."""
+    if not points:
+        return []
+    cost_of = cost_model(points)
+    return [msgspec.structs.replace(p, cost=cost_of(p.leaves, p.candidates)) for p in points]
 
 
 def _measured(
@@ -227,7 +245,8 @@ def _timed(engine: Engine, queries: Floats, point: PostPoint) -> PostPoint:
     batch, few = queries[:_BATCH], queries[:_ALONE]
     cost, _ = timed(lambda: _search(engine, batch, width, parameters, _BATCH), on_device=engine.on_device)
     alone, _ = timed(lambda: _search(engine, few, width, parameters, 1), on_device=engine.on_device)
-    return msgspec.structs.replace(point, cost=min(point.cost, cost / len(batch)), alone=alone / len(few))
+    cost, alone = min(point.cost, cost / len(batch)), alone / len(few)
+    return msgspec.structs.replace(point, cost=cost, alone=max(cost, alone))
 
 
 def _search(engine: Engine, queries: Floats, width: int, parameters: QueryParameters, batch: int) -> Rows:
