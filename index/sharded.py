@@ -287,7 +287,11 @@ class _Filters:
     def search(
         self, queries: Floats, k: int, where: Where, target: float | None
     ) -> tuple[Rows, Floats, Plan]:
-        found = self.whole.each(lambda number: self.parts[number].search(queries, k, where, target))
+        passing = sum(len(part.passing(where)) for part in self.parts)
+        found = self.whole.each(
+            lambda number: self.parts[number].search(queries, k, where, target),
+            side_by_side=self.whole.is_worth_threads(queries, passing),
+        )
         plans = [plan for _, _, plan in found]
         width = min(k, sum(plan.passing for plan in plans))
         rows, distances = self.whole.merge([(rows, distances) for rows, distances, _ in found], width)

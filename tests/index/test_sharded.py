@@ -79,6 +79,26 @@ def test_exact_search_finds_what_one_shard_finds(options, one, exact, sharded, u
     np.testing.assert_array_equal(exact.search(unseen, **options).distances, expected.distances)
 
 
+@pytest.mark.parametrize("options", SEARCHES, ids=str)
+@pytest.mark.parametrize("target", [0.9, 1.0])
+def test_shards_asked_side_by_side_say_what_they_say_one_by_one(
+    options, target, sharded, unseen, monkeypatch
+) -> None:
+    asked = []
+    original = sharded._shard.engine.whole._pool.map
+    monkeypatch.setattr(
+        sharded._shard.engine.whole._pool, "map", lambda *of: asked.append(of) or original(*of)
+    )
+    found = []
+    for worth in (1 << 60, 1):
+        monkeypatch.setattr("earshot.index.sharded._WORTH_THREADS", worth)
+        monkeypatch.setattr("earshot.index.sharded._WORTH_PRODUCTS", worth)
+        found.append(sharded.search(unseen, target_recall=target, **options))
+        assert bool(asked) == (worth == 1 and found[-1].rows.size > 0)
+    np.testing.assert_array_equal(found[0].rows, found[1].rows)
+    np.testing.assert_array_equal(found[0].distances, found[1].distances)
+
+
 @pytest.mark.parametrize("measure", MEASURES)
 def test_every_measure_is_merged_the_right_way_round(measure, unseen) -> None:
     one, many = (build(n, engine="exact", distance_measure=measure) for n in (1, SHARDS))

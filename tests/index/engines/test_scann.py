@@ -52,6 +52,23 @@ def test_looking_everywhere_finds_what_exact_search_finds(measure, reordering, s
     np.testing.assert_array_equal(again.search(unseen, 10, EVERYTHING)[0], rows)
 
 
+@pytest.mark.parametrize(
+    ("count", "target", "leaves"),
+    [
+        (200_000, 0.5, 448),
+        (200_000, 0.95, 448),
+        (200_000, 0.98, 664),
+        (200_000, 0.99, 895),
+        (200_000, 1.0, 895),
+        (1000, 0.99, 25),  # 40 vectors each
+    ],
+)
+def test_more_recall_asks_for_more_leaves(count, target, leaves) -> None:
+    chosen = ScannEngine.choose(count, 128, DOT, target_recall=target)
+    assert chosen is not None
+    assert chosen.leaves == leaves
+
+
 def test_a_saved_engine_works_wherever_its_folder_moves(engine, base, unseen, tmp_path) -> None:
     first = tmp_path / "first" / "engine"
     first.mkdir(parents=True)
