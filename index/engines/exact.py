@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..distance import DistanceMeasure, Floats
-from ..vectors import squared_norms
+from ..vectors import gathered, squared_norms
 from .accelerate import nearest
 from .base import QueryParameters, Rows
 
@@ -232,7 +232,10 @@ class ExactEngine:
 
     def _scores(self, queries: Floats, selection: slice | Rows) -> Floats:
         """Higher is closer; float32 [q, rows], off by no more than half of `margins`."""
-        vectors = self._vectors[selection]
+        if isinstance(selection, slice):
+            vectors = self._vectors[selection]
+        else:
+            vectors = gathered(self._vectors, selection)
         match self._measure:
             case DistanceMeasure.DOT_PRODUCT_DISTANCE:
                 scores: Floats = queries @ vectors.T

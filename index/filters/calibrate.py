@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..distance import Floats
 from ..engines import Engine, ExactEngine, Rows
 from ..tuning import Recall, recall_of
-from ..vectors import squared_norms
+from ..vectors import gathered, squared_norms
 from .clock import one_thread, timed
 from .inverted import as_bitmap
 from .leaves import Work, search_leaves
@@ -113,10 +113,10 @@ class _World:
         """On a sample of the rows."""
         count = len(self.vectors)
         some = np.flatnonzero(self.generator.random(count) < min(1.0, 8192 / count))
-        gather, gathered = timed(lambda: self.lift.vectors(self.vectors[some]))
+        gather, found = timed(lambda: self.lift.vectors(gathered(self.vectors, some)))
         batch, few = self.queries[:_BATCH], self.queries[:_ALONE]
-        row, _ = timed(lambda: scan(batch, gathered, CALIBRATED_AT[0]))
-        alone, _ = timed(lambda: [scan(few[i : i + 1], gathered, CALIBRATED_AT[0]) for i in range(len(few))])
+        row, _ = timed(lambda: scan(batch, found, CALIBRATED_AT[0]))
+        alone, _ = timed(lambda: [scan(few[i : i + 1], found, CALIBRATED_AT[0]) for i in range(len(few))])
         return ScanCost(row / len(some) / len(batch), alone / len(some) / len(few), gather / len(some))
 
     def by_leaf(self, scanning: ScanCost) -> tuple[list[LeafPoint], float]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pyroaring import BitMap
 
 from ..distance import Floats
+from ..vectors import gathered
 from .inverted import as_array
 from .partition import Lift, Partition, Slots
 from .where import Where
@@ -67,7 +68,7 @@ class Passing:
     @cached_property
     def gathered(self) -> Floats:
         """Their lifted vectors, float32 [p, d]."""
-        return self._lift.vectors(self._vectors[self.rows])
+        return self._lift.vectors(gathered(self._vectors, self.rows))
 
     @property
     def is_gathered(self) -> bool:
@@ -78,7 +79,7 @@ class Passing:
         """The lifted vectors at some places, without gathering all."""
         if self.is_gathered:
             return self.gathered[start:end]
-        return self._lift.vectors(self._vectors[self.rows[start:end]])
+        return self._lift.vectors(gathered(self._vectors, self.rows[start:end]))
 
     @property
     def bytes(self) -> int:
