@@ -133,7 +133,7 @@ def _look(
 def _score(passing: Passing, queries: Floats, visits: Visits) -> Floats:
     """The scores of every visit, leaf by leaf."""
     flat = np.empty(visits.offsets[-1], np.float32)
-    asked = queries[visits.query]
+    asked = queries.take(visits.query, axis=0)
     starts = np.flatnonzero(np.diff(visits.leaf, prepend=-1)).tolist()
     leaves = visits.leaf[starts].tolist()
     offsets = visits.offsets[[*starts, len(visits.leaf)]].tolist()
