@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 _Z = 1.96  # two-sided 95 %
 _OUTLIER = 0.1  # of a cost, where its measurement is doubted
+_MANY, _FIRST_TERMS = 12, 3  # with fewer points, a constant, leaves and candidates must do
 
 
 class Recall(msgspec.Struct, frozen=True):
@@ -79,7 +80,8 @@ def cost_model(points: Sequence[Measured]) -> Callable[[int, int], float]:
     Where many points are compared, the cheapest is the one that was mismeasured most; one function of a few
     terms through all of them is wrong by a few percent, and in the same direction for neighbors.
     """
-    terms = np.array([_terms(point.leaves, point.candidates) for point in points])
+    kept = None if len(points) >= _MANY else _FIRST_TERMS
+    terms = np.array([_terms(point.leaves, point.candidates)[:kept] for point in points])
     costs = np.array([point.cost for point in points])
     weights = 1 / costs
     for _ in range(4):  # least squares of relative errors, those of outliers counted less each time
@@ -87,7 +89,7 @@ def cost_model(points: Sequence[Measured]) -> Callable[[int, int], float]:
         wrong = np.abs(terms @ factors / costs - 1)
         weights = np.minimum(1, _OUTLIER / np.maximum(wrong, 1e-9)) / costs
     least = float(costs.min()) / 2
-    return lambda leaves, candidates: max(least, float(np.dot(_terms(leaves, candidates), factors)))
+    return lambda leaves, candidates: max(least, float(np.dot(_terms(leaves, candidates)[:kept], factors)))
 
 
 def smoothed(points: list[OperatingPoint]) -> list[OperatingPoint]:

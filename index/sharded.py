@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self, TypeVar
@@ -58,9 +59,12 @@ def in_one_thread(shard: Shard) -> Shard:
     """The same shard, which does all its work in the thread that asks: what tuning can see the cost of."""
     if not shard.parts:
         return shard
-    whole: Any = shard.engine
-    engine: Any = _Engine(whole.whole, in_one_thread=True)
-    return replace(shard, engine=engine)
+    of: Any = shard.engine
+    whole = copy(of.whole)
+    whole.in_one_thread = True
+    engine: Any = _Engine(whole)
+    exact: Any = _Exact(whole)
+    return replace(shard, engine=engine, exact=exact)
 
 
 def with_filters(
@@ -94,6 +98,8 @@ def filter_entry(filters: Filters) -> FilterEntry:
 class _Whole:
     """The shards, where each begins, and the threads that ask them."""
 
+    in_one_thread = False
+
     def __init__(self, parts: tuple[Shard, ...], higher_is_closer: bool) -> None:
         self.parts = parts
         self.starts = np.cumsum([0, *(len(part) for part in parts)])
@@ -108,7 +114,8 @@ class _Whole:
     def each(self, ask: Callable[[int], T], *, side_by_side: bool = False) -> list[T]:
         """What `ask` says of each shard's number."""
         numbers = range(len(self.parts))
-        return list(self._pool.map(ask, numbers) if side_by_side else map(ask, numbers))
+        in_threads = side_by_side and not self.in_one_thread
+        return list(self._pool.map(ask, numbers) if in_threads else map(ask, numbers))
 
     def is_worth_threads(self, queries: Floats, rows: int) -> bool:
         """Whether so many rows of all shards, scored for each query, are enough for a thread each."""
@@ -162,9 +169,8 @@ class _Matrix:
 class _Engine:
     """The shards' engines under the seam of one; query parameters hold for each."""
 
-    def __init__(self, whole: _Whole, *, in_one_thread: bool = False) -> None:
+    def __init__(self, whole: _Whole) -> None:
         self.whole = whole
-        self._in_one_thread = in_one_thread
         first = whole.parts[0].engine
         self.name, self.parameters, self.rescores = first.name, first.parameters, first.rescores
         self.on_device, self.served_by = first.on_device, first.served_by
@@ -176,8 +182,7 @@ class _Engine:
         def ask(number: int) -> Found:
             return parts[number].engine.search(queries, min(k, len(parts[number])), parameters)
 
-        side_by_side = len(queries) >= _WORTH_THREADS and not self._in_one_thread
-        return self.whole.merge(self.whole.each(ask, side_by_side=side_by_side), k)
+        return self.whole.merge(self.whole.each(ask, side_by_side=len(queries) >= _WORTH_THREADS), k)
 
 
 class _Exact:

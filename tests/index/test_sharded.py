@@ -12,8 +12,9 @@ import pytest
 
 from earshot.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted
 from earshot.index import Index, ScannParameters, Store, building
+from earshot.index.engines import QueryParameters
 from earshot.index.ids import hash_of
-from earshot.index.sharded import shard_of
+from earshot.index.sharded import in_one_thread, shard_of
 
 from .conftest import clustered
 
@@ -97,6 +98,18 @@ def test_shards_asked_side_by_side_say_what_they_say_one_by_one(
         assert bool(asked) == (worth == 1 and found[-1].rows.size > 0)
     np.testing.assert_array_equal(found[0].rows, found[1].rows)
     np.testing.assert_array_equal(found[0].distances, found[1].distances)
+
+
+def test_tuning_has_all_work_done_in_its_own_thread_whose_time_it_takes(sharded, unseen, monkeypatch) -> None:
+    alone = in_one_thread(sharded._shard)
+    monkeypatch.setattr("earshot.index.sharded._WORTH_THREADS", 1)
+    monkeypatch.setattr("earshot.index.sharded._WORTH_PRODUCTS", 1)
+    threads = []
+    monkeypatch.setattr(alone.engine.whole._pool, "map", lambda *of: threads.append(of) or map(*of))
+    for shard, count in ((alone, 0), (sharded._shard, 2)):
+        shard.exact.search(unseen, 10)
+        shard.engine.search(unseen, 10, QueryParameters(5, 50))
+        assert len(threads) == count
 
 
 @pytest.mark.parametrize("measure", MEASURES)
