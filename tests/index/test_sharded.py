@@ -6,6 +6,8 @@ import errno
 import gc
 import os
 import subprocess
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -85,31 +87,29 @@ def test_exact_search_finds_what_one_shard_finds(options, one, exact, sharded, u
 def test_shards_asked_side_by_side_say_what_they_say_one_by_one(
     options, target, sharded, unseen, monkeypatch
 ) -> None:
-    asked = []
-    original = sharded._shard.engine.whole._pool.map
-    monkeypatch.setattr(
-        sharded._shard.engine.whole._pool, "map", lambda *of: asked.append(of) or original(*of)
-    )
+    pool = sharded._shard.engine.whole._pool
+    in_threads = Mock(side_effect=pool.map)
+    monkeypatch.setattr(pool, "map", in_threads)
     found = []
     for worth in (1 << 60, 1):
         monkeypatch.setattr("earshot.index.sharded._WORTH_THREADS", worth)
         monkeypatch.setattr("earshot.index.sharded._WORTH_PRODUCTS", worth)
         found.append(sharded.search(unseen, target_recall=target, **options))
-        assert bool(asked) == (worth == 1 and found[-1].rows.size > 0)
+        assert in_threads.called == (worth == 1 and found[-1].rows.size > 0)
     np.testing.assert_array_equal(found[0].rows, found[1].rows)
     np.testing.assert_array_equal(found[0].distances, found[1].distances)
 
 
 def test_tuning_has_all_work_done_in_its_own_thread_whose_time_it_takes(sharded, unseen, monkeypatch) -> None:
-    alone = in_one_thread(sharded._shard)
+    alone: Any = in_one_thread(sharded._shard)
     monkeypatch.setattr("earshot.index.sharded._WORTH_THREADS", 1)
     monkeypatch.setattr("earshot.index.sharded._WORTH_PRODUCTS", 1)
-    threads = []
-    monkeypatch.setattr(alone.engine.whole._pool, "map", lambda *of: threads.append(of) or map(*of))
+    in_threads = Mock(side_effect=map)
+    monkeypatch.setattr(alone.engine.whole._pool, "map", in_threads)
     for shard, count in ((alone, 0), (sharded._shard, 2)):
         shard.exact.search(unseen, 10)
         shard.engine.search(unseen, 10, QueryParameters(5, 50))
-        assert len(threads) == count
+        assert in_threads.call_count == count
 
 
 @pytest.mark.parametrize("measure", MEASURES)
