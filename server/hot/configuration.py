@@ -18,6 +18,10 @@ __all__ = ["NOTICE_SECONDS", "envoy_configuration", "has_http3"]
 NOTICE_SECONDS = 1
 # More wait in the client, where they cost us nothing; fewer RFC 9113 advises against.
 STREAMS_A_CONNECTION = 100
+# Envoy closes a connection when over half of its streams, once they are so many, were reset within a second,
+# which is how a flood of resets looks (CVE-2023-44487). By default they are 500, and clients with short
+# deadlines, or that ask again while somebody types, lost what else was under way on their connection.
+STREAMS_BEFORE_RESETS_COUNT = 100_000
 ALT_SVC_SECONDS = 86400  # for so long may a client remember that there is HTTP/3
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 
@@ -51,6 +55,8 @@ def envoy_configuration(settings: Settings, admin: Admin) -> dict[str, Any]:
     )
     configuration = server.get_envoy_config()
     configuration.update(admin.configuration())
+    known = {"overload.premature_reset_total_stream_count": STREAMS_BEFORE_RESETS_COUNT}
+    configuration["layered_runtime"] = {"layers": [{"name": "earshot", "static_layer": known}]}
     for listener in configuration["static_resources"]["listeners"]:
         is_quic = "udp_listener_config" in listener
         # But for workers of ours, a port in use is an error and no second server.

@@ -291,6 +291,19 @@ def test_cancelled_calls_leave_the_server_unharmed(face: Face, channel: Any, vec
     assert ids_of(search_service_pb2.SearchResponse.FromString(call(data)))[0] == "id-0"
 
 
+def test_who_gives_most_calls_up_keeps_the_connection(face: Face, vectors: np.ndarray) -> None:
+    data = request_of(vectors[0]).SerializeToString()
+    channel: Any
+    # Envoy would take more than half of 500 streams for a flood.
+    with grpc.insecure_channel(face.addresses.grpc, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        call = channel.unary_unary(SEARCH)
+        for _ in range(300):
+            answer, *given_up = (call.future(data, timeout=30) for _ in range(3))
+            for future in given_up:
+                future.cancel()
+            assert answer.result()
+
+
 @pytest.mark.anyio
 async def test_clients_that_vanish_leave_the_server_unharmed(face: Face, vectors: np.ndarray) -> None:
     for _ in range(10):
