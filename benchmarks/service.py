@@ -208,6 +208,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer vectors, less time: under a minute")
     parser.add_argument("--json", type=Path, help="write the rows here too")
     parser.add_argument("--transports", nargs="+", default=["portable", "hot"])
+    parser.add_argument("--in-flight", type=int, nargs="+", help="only so many calls at a time")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--data-dir", type=Path, help="keep the index here, and use it where it is")
     options = parser.parse_args()
@@ -215,11 +216,12 @@ def main() -> None:
         run_server(options.serve, options.data_dir)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            compare(options.data_dir or Path(folder), options.transports, options.quick, options.json)
+            compare(options, options.data_dir or Path(folder))
 
 
-def compare(data_dir: Path, transports: list[str], quick: bool, json_file: Path | None) -> None:
+def compare(options: argparse.Namespace, data_dir: Path) -> None:
     """Build the index where it is not there, measure and print."""
+    transports, quick = options.transports, options.quick
     console = Console()
     store = Store(data_dir)
     if INDEX not in store.indexes():
@@ -230,6 +232,7 @@ def compare(data_dir: Path, transports: list[str], quick: bool, json_file: Path 
     queries = synthetic(4096, 2)
     raw = Raw(index, queries)
     in_flights, turns = ((1, 32), 1) if quick else ((1, 8, 32, 128), 3)
+    in_flights = options.in_flight or in_flights
     results = [
         result
         for transport in transports
@@ -239,8 +242,8 @@ def compare(data_dir: Path, transports: list[str], quick: bool, json_file: Path 
     console.print(f"{len(index):,} × {DIMENSIONS}, k = {K}, {cores} cores")
     for transport in transports:
         console.print(_table(transport, [row for row in results if row.transport == transport]))
-    if json_file:
-        json_file.write_text(json.dumps({"rows": [asdict(row) for row in results]}, indent=2) + "\n")
+    if options.json:
+        options.json.write_text(json.dumps({"rows": [asdict(row) for row in results]}, indent=2) + "\n")
 
 
 def _table(transport: str, results: list[Result]) -> Table:
