@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--counts", nargs="+", type=int, default=COUNTS, help="of datapoints, for growth")
     parser.add_argument("--read", nargs="+", type=Path, help="measure nothing: report what --json wrote")
     options = parser.parse_args()
-    console = Console()
+    console = Console(width=120)
     if options.read:
         runs = [json.loads(path.read_text()) for path in options.read]
         rows = {name: [kind(**row) for run in runs for row in run[name]] for name, kind in ROWS.items()}
