@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-__all__ = ["Cost", "Costs"]
+__all__ = ["LEAST", "Cost", "Costs"]
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -14,12 +14,16 @@ _NEWEST = 1 / 8  # the weight of the last batch among those before
 # is known for it after a few.
 _MOST_TIMES = 8.0
 MAX_REMEMBERED = 1024
+# Of which fewer fit, a hand-over costs little beside, and in large batches they cost less: beyond the peak
+# the loop would be busy with a few at a time and come to the others too late to refuse them.
+LEAST = 8
 
 
 class Cost:
     """A line through what was noted, whose older points fade: exponentially weighted least squares.
 
-    `room` is how many units will be done in `limit` seconds: 0 where not even one will, or nothing is known.
+    `room` is how many units will be done in `limit` seconds: 0 where fewer than `LEAST` will, or nothing is
+    known.
     """
 
     __slots__ = ("_covariance", "_limit", "_seconds", "_units", "_variance", "room")
@@ -45,7 +49,8 @@ class Cost:
         else:
             self._seconds, self._units = seconds, units
         slope = self._slope
-        self.room = max(0, int(self._units + (self._limit - self._seconds) / slope)) if slope > 0 else 0
+        room = int(self._units + (self._limit - self._seconds) / slope) if slope > 0 else 0
+        self.room = room if room >= LEAST else 0
 
     def seconds(self, units: int) -> float:
         """What so many units will take. Only after something was noted."""

@@ -98,6 +98,12 @@ async def test_a_key_is_learned_off_the_loop_and_then_run_on_it(engine: Engine) 
     assert where[-1]
 
 
+async def test_what_fits_in_a_turn_only_by_a_few_is_left_to_the_thread(engine: Engine) -> None:
+    engine.knows("key", LIMIT / 3)
+    assert await batcher_of(engine).submit("lane", "key", 1) == 2
+    assert engine.batches == [("key", [1], False)]
+
+
 async def test_the_dear_never_hold_up_the_loop_or_the_cheap(engine: Engine) -> None:
     engine.knows("dear", 10 * LIMIT)
     engine.knows("cheap", 1e-6)
@@ -142,7 +148,7 @@ async def test_no_more_is_run_in_one_turn_than_is_short_and_others_run_in_betwee
 
 async def test_lanes_take_turns_on_the_loop(engine: Engine) -> None:
     for key in ("loud", "quiet"):
-        engine.knows(key, LIMIT / 4)
+        engine.knows(key, LIMIT / 10)
     batcher = batcher_of(engine)
     loud = [batcher.submit("loud", "loud", n) for n in range(40)]
     await asyncio.gather(*loud, batcher.submit("quiet", "quiet", 1))
@@ -202,7 +208,7 @@ async def test_what_waits_for_the_loop_is_bounded_and_counted_with_the_rest(engi
 
 async def test_what_turns_out_dear_while_more_of_it_waits_leaves_the_loop(engine: Engine) -> None:
     cost = engine.costs["key"] = Cost(LIMIT)
-    cost.note(LIMIT / 2, 1)
+    cost.note(LIMIT / 10, 1)
     batcher = batcher_of(engine, max_batch=1)
     futures = [batcher.submit("lane", "key", n) for n in range(5)]
     for _ in range(5):
