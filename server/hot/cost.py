@@ -14,8 +14,7 @@ _NEWEST = 1 / 8  # the weight of the last batch among those before
 # is known for it after a few.
 _MOST_TIMES = 8.0
 MAX_REMEMBERED = 1024
-# Of which fewer fit, a hand-over costs little beside, and in large batches they cost less: beyond the peak
-# the loop would be busy with a few at a time and come to the others too late to refuse them.
+# Of which fewer fit, a hand-over costs little beside, and large batches off the loop cost less a query.
 LEAST = 8
 
 
