@@ -79,3 +79,23 @@ def seen_by_engines(measure: DistanceMeasure) -> DistanceMeasure:
 def is_scaled(measure: DistanceMeasure, norm: FeatureNorm) -> bool:
     """Whether vectors are scaled to unit length before they are compared."""
     return measure is DistanceMeasure.COSINE_DISTANCE or norm is FeatureNorm.UNIT_L2_NORM
+
+
+def between(measure: DistanceMeasure, queries: Floats, vectors: Floats) -> Floats:
+    """The measure, as engines see it, of queries [dimension] or [m, dimension] and as many vectors
+    [m, dimension]; float32 [m].
+
+    Summed row by row in float64, so that copies of a vector get one and the same value.
+    """
+    wide, asked = vectors.astype(np.float64), queries.astype(np.float64)
+    match measure:
+        case DistanceMeasure.DOT_PRODUCT_DISTANCE:
+            wide *= asked
+        case DistanceMeasure.SQUARED_L2_DISTANCE:
+            wide -= asked
+            wide *= wide
+        case _:
+            wide -= asked
+            np.abs(wide, out=wide)
+    distances: Floats = wide.sum(axis=1).astype(np.float32)
+    return distances

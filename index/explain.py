@@ -113,7 +113,7 @@ def explain(
         filter=result.plan,
         steps=steps,
         seconds=seconds,
-        found=int(hits_of(result, truth).sum()),
+        found=int(hits_of(result, truth, query).sum()),
         true=int(truth.counts.sum()),
         result=result,
     )

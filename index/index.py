@@ -349,10 +349,10 @@ class Index:
             target_recall: As in `search`.
         """
         now = self.over(self._shard)  # both searches see the same datapoints
-        k = min(k, len(now))
-        found = now.search(queries, k, target_recall=target_recall)
-        truth = now.search(queries, k, target_recall=1.0)
-        return recall_of(hits_of(found, truth), k)
+        k, asked = min(k, len(now)), as_queries(queries, self.dimension)
+        found = now.search(asked, k, target_recall=target_recall)
+        truth = now.search(asked, k, target_recall=1.0)
+        return recall_of(hits_of(found, truth, asked), k)
 
     def sample_recall(self, k: int = 10, *, sample: int = 200, seed: int = 0) -> Recall:
         """Recall of the default operating point now, asked by a sample of the datapoints themselves."""

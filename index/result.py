@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from earshot.errors import FailedPrecondition, InvalidArgument
 
-from .distance import DistanceMeasure, Floats
+from .distance import DistanceMeasure, Floats, between, seen_by_engines
 from .engines import Rows
 from .filters import Plan, Restrict
 from .shard import Shard
+from .vectors import unit_norm
 
 __all__ = ["Datapoint", "SearchResult"]
 
@@ -175,14 +176,29 @@ def datapoints_of(shard: Shard, rows: Rows, fields: Sequence[str] | None = None)
     ]
 
 
-def hits_of(found: SearchResult, truth: SearchResult) -> npt.NDArray[np.int64]:
-    """How many of each query's neighbors are as near as its last true one, int64 [q].
+def hits_of(found: SearchResult, truth: SearchResult, queries: Floats) -> npt.NDArray[np.int64]:
+    """How many of each query's neighbors are true ones or as near as the last of those, int64 [q].
 
-    Distances of engines with less precision may differ in the last digits: 1e-5 of them is let pass.
+    Engines that reorder in fewer bits return rounded distances, which say nothing about what was missed: rows
+    decide, and of rows that the truth lacks exact distances, of which 1e-5 is let pass.
+
+    Args:
+        found: The answer in question.
+        truth: That of exact search, on the same datapoints.
+        queries: What was asked, float32 [q, dimension].
     """
     if not truth.rows.shape[1]:
         return np.zeros(len(truth), np.int64)
-    sign = 1 if truth.distance_measure.higher_is_closer else -1
-    worst = sign * truth.distances[:, -1:]
-    near = sign * found.distances >= worst - 1e-5 * np.abs(worst) - 1e-6
-    return np.asarray(np.count_nonzero(near, axis=1))
+    is_hit = (found.rows[:, :, np.newaxis] == truth.rows[:, np.newaxis]).any(axis=2) & (found.rows >= 0)
+    query, place = np.nonzero(~is_hit & (found.rows >= 0))
+    if len(query):
+        measure, shard = truth.distance_measure, truth._shard
+        asked = queries if shard.norms is None else unit_norm(queries)[0]
+        stored = shard.vectors[found.rows[query, place]]
+        distances = between(seen_by_engines(measure), asked[query], stored)
+        if measure is DistanceMeasure.COSINE_DISTANCE:
+            distances = np.clip(np.float32(1) - distances, 0, 2)
+        sign = 1 if measure.higher_is_closer else -1
+        worst = sign * truth.distances[query, -1]
+        is_hit[query, place] = sign * distances >= worst - 1e-5 * np.abs(worst) - 1e-6
+    return np.asarray(np.count_nonzero(is_hit, axis=1))

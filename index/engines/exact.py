@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..distance import DistanceMeasure, Floats
+from ..distance import DistanceMeasure, Floats, between
 from ..vectors import gathered, squared_norms
 from .accelerate import nearest
 from .base import QueryParameters, Rows
@@ -161,19 +161,9 @@ class ExactEngine:
         result = np.empty(len(rows), np.float32)
         step = max(1, _GATHER_BYTES // (8 * queries.shape[-1]))
         for start in range(0, len(rows), step):
-            vectors = self._vectors[rows[start : start + step]].astype(np.float64)
             asked = queries if queries.ndim == 1 else queries[start : start + step]
-            wide = asked.astype(np.float64)
-            match self._measure:
-                case DistanceMeasure.DOT_PRODUCT_DISTANCE:
-                    vectors *= wide
-                case DistanceMeasure.SQUARED_L2_DISTANCE:
-                    vectors -= wide
-                    vectors *= vectors
-                case _:
-                    vectors -= wide
-                    np.abs(vectors, out=vectors)
-            result[start : start + step] = vectors.sum(axis=1)
+            vectors = self._vectors[rows[start : start + step]]
+            result[start : start + step] = between(self._measure, asked, vectors)
         return result
 
     @cached_property

@@ -66,7 +66,7 @@ class RecallWatch:
                 return False
             self._queries.extend(taken)  # asked again when their turn comes, if nothing newer is there
         asked = np.stack(taken)
-        hits = hits_of(index.search(asked, k), index.search(asked, k, target_recall=1.0))
+        hits = hits_of(index.search(asked, k), index.search(asked, k, target_recall=1.0), asked)
         with self._lock:
             self._hits.extend(hits.tolist())
         return True

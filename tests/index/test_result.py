@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from earshot.errors import InvalidArgument
-from earshot.index import Index
+from earshot.index import Index, ScannParameters
 
 METADATA: list[dict[str, Any] | None] = [
     {"title": "Bread", "year": 2020, "show": "Kitchen"},
@@ -78,3 +78,12 @@ def test_a_data_frame_has_the_same_rows(index: Index) -> None:
     assert frame["id"].tolist() == ["bread", "grid", "none"]
     assert frame["distance"].tolist() == [4, 3, 2]
     assert frame["title"].tolist()[:2] == ["Bread", "Grid"]
+
+
+@pytest.mark.parametrize("measure", ["DOT_PRODUCT_DISTANCE", "COSINE_DISTANCE", "SQUARED_L2_DISTANCE"])
+def test_rounded_distances_are_no_misses(measure, base, unseen) -> None:
+    engine = ScannParameters(leaves=20, reordering="INT8")
+    index = Index.build(3 * base, engine=engine, distance_measure=measure, tuning_queries=unseen)
+    found, truth = index.search(unseen).rows, index.search(unseen, target_recall=1.0).rows
+    true = sum(len(set(some) & set(others)) for some, others in zip(found, truth, strict=True))
+    assert index.measure_recall(unseen).value == pytest.approx(true / truth.size, abs=1e-6)
