@@ -355,8 +355,15 @@ class Index:
         return recall_of(hits_of(found, truth, asked), k)
 
     def sample_recall(self, k: int = 10, *, sample: int = 200, seed: int = 0) -> Recall:
-        """Recall of the default operating point now, asked by a sample of the datapoints themselves."""
-        return self.measure_recall(self.vectors(self.sample_ids(sample, seed)), k)
+        """Recall of the default operating point now, asked by a sample of the datapoints themselves, none of
+        which counts itself: of k neighbors k − 1 are others."""
+        now = self.over(self._shard)
+        k, own = min(k, len(now)), now._rows(now.sample_ids(sample, seed))
+        asked = vectors_of(now._shard, own)
+        found = now.search(asked, k)
+        hits = hits_of(found, now.search(asked, k, target_recall=1.0), asked)
+        others = np.minimum(hits - (found.rows == own[:, np.newaxis]).any(axis=1), k - 1)
+        return recall_of(others, k - 1) if k > 1 else recall_of(hits, 1)
 
     def _rows(self, ids: Sequence[str]) -> Rows:
         if isinstance(ids, str):

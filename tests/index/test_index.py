@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -259,3 +260,12 @@ def test_the_manifest_can_be_read_by_anyone(scann_index, tmp_path) -> None:
 def test_sample_recall_is_measured_on_the_default_point(scann_index, small_index) -> None:
     assert 0.93 <= scann_index.sample_recall().value <= 1
     assert small_index.sample_recall().value == 1
+
+
+def test_no_sample_counts_itself_as_found(scann_index) -> None:
+    """At a point that finds little, itself would be a tenth of what there is to find."""
+    points = [point for point in scann_index.manifest.tuning.points if point.k == 10]
+    cheapest = min(points, key=lambda point: point.cost)
+    tuning = msgspec.structs.replace(scann_index.manifest.tuning, target_recall=0.3, points=points)
+    poor = Index(scann_index._shard, msgspec.structs.replace(scann_index.manifest, tuning=tuning))
+    assert poor.sample_recall(sample=2000).value == pytest.approx(cheapest.recall.value, abs=0.03)
