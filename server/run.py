@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ __all__ = ["Addresses", "listen", "running", "serve"]
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30.0
+NOTICE_SECONDS = 0.5  # in which who asks again is told; connections idle for longer are closed without
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,23 @@ class Addresses:
 
 
 class _Http(uvicorn.Server):
-    """uvicorn without hands on the process's signals: `serve` owns them."""
+    """uvicorn without hands on the process's signals, which `serve` owns, that takes leave of its clients: a
+    connection closed without notice may lose the request that is just setting out on it."""
 
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
         """Leaves signals to `serve`."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes no more connections, says with each answer that its own closes, and then closes what is idle."""
+        for server in self.servers:
+            server.close()
+        self.server_state.default_headers.append((b"connection", b"close"))
+        told = time.monotonic() + NOTICE_SECONDS
+        while self.server_state.connections and time.monotonic() < told:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
 
 
 @contextlib.asynccontextmanager

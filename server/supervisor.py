@@ -20,7 +20,7 @@ from typing import Any
 from earshot.errors import EarshotError, Unavailable
 
 from .auth import check_exposure
-from .run import Addresses, listen
+from .run import DRAIN_SECONDS, Addresses, listen
 from .settings import Settings
 from .telemetry import PEERS
 from .tls import check_tls
@@ -35,6 +35,7 @@ Start = Callable[[Settings], AbstractAsyncContextManager[Worker]]
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10.0
+LONGEST_TURN_SECONDS = 3.0  # of a worker that drains, until the next one begins to
 WELL_AFTER_SECONDS = 60.0  # a worker that ran for so long did not die of how it was started
 
 
@@ -51,17 +52,24 @@ def supervise(settings: Settings, start: Start, *, ready: Callable[[Addresses], 
             loop.add_signal_handler(number, stop.set)
         with _reserved(settings) as shared:
             begun = [loop.create_future() for _ in range(settings.workers)]
+            ends = [asyncio.Event() for _ in begun]
             keepers = [
-                asyncio.create_task(_keep(number, shared, start, stop, future))
-                for number, future in enumerate(begun, 1)
+                asyncio.create_task(_keep(number, shared, start, end, future))
+                for number, (end, future) in enumerate(zip(ends, begun, strict=True), 1)
             ]
             try:
                 addresses = await asyncio.gather(*begun)
                 ready(addresses[0])
                 await stop.wait()
                 log.info("draining all %d workers", settings.workers)
+                # Clients that one worker sends away connect to another, which must not be leaving itself:
+                # what reaches gRPC as it stops is now and then not answered at all.
+                for end, keeper in zip(ends, keepers, strict=True):
+                    end.set()
+                    await asyncio.wait({keeper}, timeout=min(LONGEST_TURN_SECONDS, DRAIN_SECONDS / len(ends)))
             finally:
-                stop.set()
+                for end in ends:
+                    end.set()
                 await asyncio.gather(*keepers, *begun, return_exceptions=True)
 
     check_tls(settings)
