@@ -129,8 +129,10 @@ def was_accepted(error: Exception) -> bool:
     """Whether the call that failed was taken on by the service, and not one that came too late."""
     if isinstance(error, grpc.RpcError):
         # Told to stop, grpcio cancels what it has read and not yet handed to Python: grpc/grpc#41785.
+        # Seldom the connection is gone before it says so. The log tells of calls that Python had and lost.
         was_cancelled = error.code() is grpc.StatusCode.CANCELLED
-        return not was_cancelled and "failed to connect to all addresses" not in (error.details() or "")
+        too_late = "failed to connect to all addresses", "GOAWAY received"
+        return not was_cancelled and not any(told in (error.details() or "") for told in too_late)
     return not isinstance(error, httpx.ConnectError)
 
 
@@ -142,10 +144,7 @@ def listeners(address: str) -> int:
     return sum(row[1].endswith(f":{port}") and row[3] == "0A" for row in rows)
 
 
-# Known and not settled: on the portable transport a call now and then gets no answer before its deadline when
-# the workers stop, or a kept HTTP connection is reset as a request sets out. docs/security.md says so; only
-# the slow tests ask.
-@pytest.mark.parametrize("transport", [pytest.param("portable", marks=pytest.mark.slow), "hot"])
+@pytest.mark.parametrize("transport", ["portable", "hot"])
 def test_a_drain_of_two_workers_under_load_loses_no_accepted_request(transport: str, folder: Path) -> None:
     with serving(folder, "--transport", transport, "--workers", "2") as server:
         clients = [lambda: over_grpc(server), lambda: over_http(server)] * CLIENTS
@@ -155,7 +154,8 @@ def test_a_drain_of_two_workers_under_load_loses_no_accepted_request(transport: 
     assert [error for error in load.failures if was_accepted(error)] == []
     assert "earshot.request: Search" not in server.log()  # of those that end well it says nothing
     if transport == "hot":  # it loses no call that came too late either
-        assert not any("CANCELLED" in str(error) for error in load.failures)
+        told = "CANCELLED", "GOAWAY"
+        assert not any(word in str(error) for error in load.failures for word in told)
     assert "Traceback" not in server.log()
 
 
