@@ -70,7 +70,7 @@ class _Http(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Takes no more connections, says with each answer that its own closes, and then closes what is idle."""
+        """Takes no more connections, says with each answer that its own closes, then closes what is idle."""
         for server in self.servers:
             server.close()
         self.server_state.default_headers.append((b"connection", b"close"))
