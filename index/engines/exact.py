@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -22,6 +23,11 @@ _QUERIES_A_BLOCK = 256
 _SCORES_A_BLOCK = 4 << 20  # 16 MiB of float32 scores: stays near the caches
 _GATHER_BYTES = 32 << 20
 _FEW_DOUBTS = 8
+_SOME = 4096  # rows whose scores give a first floor,
+_SOME_A_NEIGHBOR = 8  # or so many times k
+_PASSING_AT_ONCE = 1 << 20
+_RANKED_AT_ONCE = 1 << 18  # numbers, which stay in a cache
+_MANY_A_QUERY = 64  # rows, of which a query is not copied for each
 _PROPOSED_BEYOND = 32
 _UNIT_ROUNDOFF = 2.0**-24
 _LOWEST = np.finfo(np.float32).min
@@ -147,10 +153,11 @@ class ExactEngine:
         distances = np.full((len(queries), k), np.nan, np.float32)
         for start in range(0, len(queries), _QUERIES_A_BLOCK):
             block = queries[start : start + _QUERIES_A_BLOCK]
-            for offset, found in enumerate(self._candidates(block, subset, k, allowed)):
-                nearest, values = self._ranked(block[offset], found, k)
-                rows[start + offset, : len(nearest)] = nearest
-                distances[start + offset, : len(nearest)] = values
+            query, nearest, values = self._ranked(block, *self._candidates(block, subset, k, allowed))
+            place = _places(query)
+            among = place < k
+            at = query[among] + start, place[among]
+            rows[at], distances[at] = nearest[among], values[among]
         return rows, distances
 
     def distances(self, queries: Floats, rows: Rows) -> Floats:
@@ -180,45 +187,69 @@ class ExactEngine:
 
     def _candidates(
         self, queries: Floats, subset: Rows | None, k: int, allowed: npt.NDArray[np.bool_] | None
-    ) -> list[Rows]:
-        """For each query, rows that hold its k nearest: the k best float32 scores and all within the
-        rounding error of the k-th."""
+    ) -> tuple[Rows, Rows]:
+        """Which row may be among the k nearest of which query: queries and rows, int64 [m], by query.
+
+        For each query the k best float32 scores and all within the rounding error of the k-th. All queries
+        in each step, for a thread that serves beside a busy event loop gets the interpreter back only after
+        a while, each time.
+        """
         total = len(self._vectors) if subset is None else len(subset)
-        step = max(k, 1024, _SCORES_A_BLOCK // len(queries))
+        step = max(k, 1024, _SCORES_A_BLOCK // max(1, len(queries)))
         margins = self.margins(np.sqrt(squared_norms(queries)), queries.shape[1])
-        kept = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
         floors = np.full(len(queries), -np.inf, np.float32)
+        kept = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
         for start in range(0, total, step):
             part = slice(start, min(start + step, total))
             numbers = np.arange(part.start, part.stop) if subset is None else subset[part]
             scores = self._scores(queries, part if subset is None else numbers)
             if allowed is not None:
                 scores[:, ~allowed[numbers]] = -np.inf
-            for i, row_scores in enumerate(scores):
-                # The first block, no shorter than k, has no floor yet: without one every row would pass.
-                floor = floors[i] if start else _kth_best(row_scores, k) - margins[i]
-                passing = np.flatnonzero(row_scores >= max(floor, _LOWEST))
-                if len(passing) == 0:
-                    continue
-                kept[i] = (
-                    np.concatenate((kept[i][0], numbers[passing])),
-                    np.concatenate((kept[i][1], row_scores[passing])),
-                )
-                kept[i] = self._pruned(queries[i], *kept[i], k, margins[i])
-                if len(kept[i][1]) >= k:  # else, where rows are left out, everything still passes
-                    floors[i] = _kth_best(kept[i][1], k) - margins[i]
-        return [rows for rows, _ in kept]
+            stride = max(1, len(numbers) // max(_SOME, _SOME_A_NEIGHBOR * k))
+            if not start:  # the k-th of some is no higher than that of all, and found in less time
+                floors = _kth_best(scores[:, ::stride], k) - margins
+            is_last_word = not start and stride == 1
+            passing = scores >= np.maximum(floors, _LOWEST)[:, np.newaxis]
+            for few in self._few_at_once(passing):
+                query, place = np.divmod(np.flatnonzero(passing[few]), len(numbers))
+                if len(query):
+                    query += few.start
+                    new = query, numbers[place], scores[query, place]
+                    kept = _by_query(kept, new) if len(kept[0]) else new
+                    if not is_last_word or len(query) > _FEW_DOUBTS * k + 1024:
+                        kept, floors = self._pruned(queries, kept, k, floors, margins)
+        return kept[0], kept[1]
+
+    @staticmethod
+    def _few_at_once(passing: npt.NDArray[np.bool_]) -> list[slice]:
+        """All queries, or where so much passes that it would fill the memory, as with copies of one vector,
+        each alone."""
+        if passing.size <= _PASSING_AT_ONCE or np.count_nonzero(passing) <= _PASSING_AT_ONCE:
+            return [slice(0, len(passing))]
+        return [slice(query, query + 1) for query in range(len(passing))]
 
     def _pruned(
-        self, query: Floats, rows: Rows, scores: Floats, k: int, margin: np.float32
-    ) -> tuple[Rows, Floats]:
-        """Drop what cannot be among the k nearest."""
-        keep = np.flatnonzero(scores >= _kth_best(scores, k) - margin)
-        if len(keep) > _FEW_DOUBTS * k + 1024:
+        self,
+        queries: Floats,
+        kept: tuple[Rows, Rows, Floats],
+        k: int,
+        floors: Floats,
+        margins: Floats,
+    ) -> tuple[tuple[Rows, Rows, Floats], Floats]:
+        """Without what cannot be among the k nearest, and the scores below which nothing can."""
+        query, rows, scores = kept
+        table = np.full((len(queries), np.bincount(query).max()), -np.inf, np.float32)
+        table[query, _places(query)] = scores
+        if table.shape[1] >= k:  # else, where rows are left out, everything still passes
+            floors = np.maximum(floors, _kth_best(table, k) - margins)
+        keep = scores >= floors[query]
+        doubtful = np.bincount(query[keep], minlength=len(queries)) > _FEW_DOUBTS * k + 1024
+        for number in np.flatnonzero(doubtful):
             # Copies of one vector, or so far from the origin that float32 cannot tell: only float64 can.
-            nearest, _ = self._ranked(query, rows[keep], k)
-            keep = np.flatnonzero(np.isin(rows, nearest))
-        return rows[keep], scores[keep]
+            mine = np.flatnonzero(keep & (query == number))
+            _, nearest, _ = self._ranked(queries, query[mine], rows[mine])
+            keep[mine] = np.isin(rows[mine], nearest[:k])
+        return (query[keep], rows[keep], scores[keep]), floors
 
     def _scores(self, queries: Floats, selection: slice | Rows) -> Floats:
         """Higher is closer; float32 [q, rows], off by no more than half of `margins`."""
@@ -259,13 +290,37 @@ class ExactEngine:
                 bound = (lengths + self._longest) * np.sqrt(dimension)
         return np.asarray(gamma * bound, np.float32)
 
-    def _ranked(self, query: Floats, rows: Rows, k: int) -> tuple[Rows, Floats]:
-        values = self.distances(query, rows)
-        order = np.lexsort((rows, -values if self._measure.higher_is_closer else values))[:k]
-        return rows[order], values[order]
+    def _ranked(self, queries: Floats, query: Rows, rows: Rows) -> tuple[Rows, Rows, Floats]:
+        """Queries, rows and distances, int64 and float32 [m], by query, the nearest first, then by row."""
+        values = np.empty(len(rows), np.float32)
+        if len(rows) > _MANY_A_QUERY * len(queries):
+            ends = np.searchsorted(query, np.arange(len(queries)), side="right").tolist()
+            for number, (start, end) in enumerate(pairwise([0, *ends])):
+                values[start:end] = self.distances(queries[number], rows[start:end])
+        else:
+            step = max(1, _RANKED_AT_ONCE // queries.shape[1])
+            for start in range(0, len(rows), step):
+                part = slice(start, start + step)
+                values[part] = self.distances(queries[query[part]], rows[part])
+        order = np.lexsort((rows, -values if self._measure.higher_is_closer else values, query))
+        return query[order], rows[order], values[order]
 
 
-def _kth_best(scores: Floats, k: int) -> np.float32:
-    """The k-th highest, or the lowest where there are fewer."""
-    place = max(0, len(scores) - k)
-    return np.float32(np.partition(scores, place)[place])
+def _kth_best(scores: Floats, k: int) -> Floats:
+    """The k-th highest of each query's scores [q, m], or the lowest where there are fewer; float32 [q]."""
+    place = max(0, scores.shape[1] - k)
+    best: Floats = np.partition(scores, place, axis=1)[:, place]
+    return best
+
+
+def _places(query: Rows) -> Rows:
+    """The place of each entry among those of its query, int64 [m]; `query` ascends."""
+    counts = np.bincount(query)
+    return np.arange(len(query)) - (np.cumsum(counts) - counts)[query]
+
+
+def _by_query(*parts: tuple[Rows, Rows, Floats]) -> tuple[Rows, Rows, Floats]:
+    """Queries, rows and scores of all parts, by query."""
+    query, rows, scores = (np.concatenate(each) for each in zip(*parts, strict=True))
+    order = np.argsort(query, kind="stable")
+    return query[order], rows[order], scores[order]

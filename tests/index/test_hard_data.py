@@ -66,9 +66,10 @@ def check(vectors: np.ndarray, measure: str, engine: Any, oracle: Callable[..., 
         crowding_tags=[f"tag-{tag}" for tag in tags],
     )
     generator = np.random.default_rng(1)
-    queries = vectors[generator.integers(0, count, 20)].astype(np.float32)
-    queries[10:] += generator.standard_normal((10, vectors.shape[1])).astype(np.float32) / 4
-    queries[19] = 0
+    # So many that the few vectors which some data consists of all ask: a graph may not reach one of them.
+    queries = vectors[generator.integers(0, count, 100)].astype(np.float32)
+    queries[50:] += generator.standard_normal((50, vectors.shape[1])).astype(np.float32) / 4
+    queries[99] = 0
     sign = -1 if measure == "DOT_PRODUCT_DISTANCE" else 1
     scale = float(np.abs(vectors.astype(np.float64)).max()) ** 2 * vectors.shape[1] + 1
     floats = vectors.astype(np.float32)
