@@ -228,7 +228,8 @@ def measured(options: argparse.Namespace, console: Console) -> dict[str, list[An
         for built in indexes.values() if "ours" in parts else ():
             rows["points"] += our_points(data, built, truth)
         if {"overhead", "grid"} & parts:
-            with raw_scann(index) as raw, console.status(f"{data.name}: 100 configurations made by hand"):
+            raw = raw_scann(index)
+            with console.status(f"{data.name}: 100 configurations made by hand"):
                 if "overhead" in parts:
                     rows["overhead"] += overhead(data, index, raw)
                 if "grid" in parts:

@@ -9,10 +9,12 @@ finds first: ordinary ones, drawn as the version's are, and outliers, in directi
 from __future__ import annotations
 
 import argparse
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -101,7 +103,9 @@ def measure(insert: Insert, search: Search) -> dict[str, str]:
 def in_scann(index: Index) -> dict[str, str]:
     """ScaNN's own upsert."""
     point = choose(index.manifest.tuning.points, K, RECALL)
-    with raw_scann(index) as raw:
+    with tempfile.TemporaryDirectory() as folder:
+        index.save(Path(folder) / "index")
+        raw = raw_scann(Index.open(Path(folder) / "index"))  # its own, for rows will be set into it
         native = raw.search.__self__.searcher  # type: ignore[attr-defined]
 
         def insert(vectors: Floats) -> int:

@@ -1,12 +1,9 @@
-"""ScaNN itself, without our layers: from the files that an index leaves on disk, or built by hand."""
+"""ScaNN itself, without our layers: the searcher within an index, or one built by hand."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +11,7 @@ from scann.scann_ops.py import scann_builder, scann_ops_pybind
 
 from benchmarks.datasets import Dataset, Floats
 from earshot.index import Index, ScannParameters
-from earshot.index.engines.lift import Lift
+from earshot.index.engines import ScannEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +33,20 @@ class Raw:
     named: Any = None
 
 
-@contextmanager
-def raw_scann(index: Index) -> Iterator[Raw]:
-    """The searcher within an index.
+def raw_scann(index: Index) -> Raw:
+    """The searcher within an index, itself: another with the same files lies elsewhere in memory, which alone
+    makes a tenth.
 
     Raises:
         ValueError: The index has several shards, or is not ScaNN's.
     """
-    manifest = index.manifest
-    if manifest.shards != 1 or manifest.engine.name != "scann":
-        raise ValueError(f"{index} of {manifest.shards} shards holds no single searcher of ScaNN's")
-    with tempfile.TemporaryDirectory() as folder:
-        index.save(Path(folder) / "index")
-        engine = Path(folder) / "index" / "shard-00000" / "engine"
-        assets = (engine / "scann_assets.pbtxt").read_text()
-        native = scann_ops_pybind.scann_pybind.ScannNumpy(str(engine), assets)
-        searcher = scann_ops_pybind.ScannSearcher(native)
-        lifted = (engine / "lift.npy").exists()
-        prepared = Lift(*np.load(engine / "lift.npy")).queries if lifted else np.asarray
-        leaves = manifest.engine.parameters["leaves"]
-        named = scann_ops_pybind.ScannSearcher(native, [str(row) for row in range(manifest.count)])
-        yield Raw(searcher.search, searcher.search_batched, leaves, prepared, named)
+    engine = index._shard.engine
+    if not isinstance(engine, ScannEngine):
+        raise ValueError(f"{index} holds no single searcher of ScaNN's")
+    searcher = engine._searcher
+    named = scann_ops_pybind.ScannSearcher(searcher.searcher, [str(row) for row in range(len(index))])
+    prepared = np.asarray if engine._lift is None else engine._lift.queries
+    return Raw(searcher.search, searcher.search_batched, engine.leaves, prepared, named)
 
 
 def raw_build(data: Dataset, parameters: ScannParameters, threads: int) -> Raw:

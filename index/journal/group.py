@@ -21,7 +21,16 @@ from earshot.errors import DeadlineExceeded, EarshotError, FailedPrecondition, I
 from .codec import checksum, encode
 from .entry import Entry
 
-__all__ = ["REQUEST_SECONDS", "Call", "Group", "GroupCommit", "Numbered", "Written", "numbered"]
+__all__ = [
+    "REQUEST_SECONDS",
+    "Call",
+    "Group",
+    "GroupCommit",
+    "Numbered",
+    "WritesInGroups",
+    "Written",
+    "numbered",
+]
 
 REQUEST_SECONDS = 24 * 3600
 """How long a request id is known."""
@@ -214,3 +223,40 @@ class GroupCommit:
                     group.append(call)
                     size += sum(map(len, call.bodies))
         return group
+
+
+class WritesInGroups:
+    """A journal's half that writes: whatever it is told goes through one `GroupCommit`.
+
+    Attributes:
+        _group: None where it was opened to read only.
+        _where: The journal's name in messages.
+    """
+
+    _group: GroupCommit | None
+    _where: str
+
+    def append(
+        self, entries: Sequence[Entry], *, request_id: str | None = None, timeout: float | None = None
+    ) -> int:
+        """See `Journal`."""
+        return self._writing_group.append(entries, request_id, timeout)
+
+    def submit(self, call: Call) -> None:
+        """See `Journal`."""
+        self._writing_group.submit(call)
+
+    def when_written(self, tell: Written) -> None:
+        """See `Journal`."""
+        self._writing_group.written = tell
+
+    @property
+    def waiting(self) -> int:
+        """See `Journal`."""
+        return self._writing_group.waiting
+
+    @property
+    def _writing_group(self) -> GroupCommit:
+        if self._group is None:
+            raise FailedPrecondition(f"{self._where} was opened to read only")
+        return self._group

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TypeVar
 from uuid import uuid4
@@ -20,7 +20,7 @@ from earshot.errors import FailedPrecondition, InvalidArgument, NotFound, Unavai
 
 from .base import JournalStatus
 from .entry import Entry
-from .group import REQUEST_SECONDS, Call, Group, GroupCommit, Numbered, Written, numbered
+from .group import REQUEST_SECONDS, Group, GroupCommit, Numbered, WritesInGroups, numbered
 from .postgres_connection import connect, is_lost, shown, told, transaction
 from .postgres_schema import MIGRATIONS, format_of, migrate
 from .reading import Bounds, read_entries
@@ -38,7 +38,7 @@ _POLL_SECONDS = 1.0  # in case a notice was lost with its connection
 T = TypeVar("T")
 
 
-class PostgresJournal:
+class PostgresJournal(WritesInGroups):
     """See `Journal`.
 
     Args:
@@ -75,31 +75,6 @@ class PostgresJournal:
         self._listening.start()
         if not read_only:
             self._group = GroupCommit(self._commit, name=f"earshot-journal-{index}")
-
-    def append(
-        self, entries: Sequence[Entry], *, request_id: str | None = None, timeout: float | None = None
-    ) -> int:
-        """See `Journal`."""
-        return self._writing_group.append(entries, request_id, timeout)
-
-    def submit(self, call: Call) -> None:
-        """See `Journal`."""
-        self._writing_group.submit(call)
-
-    def when_written(self, tell: Written) -> None:
-        """See `Journal`."""
-        self._writing_group.written = tell
-
-    @property
-    def waiting(self) -> int:
-        """See `Journal`."""
-        return self._writing_group.waiting
-
-    @property
-    def _writing_group(self) -> GroupCommit:
-        if self._group is None:
-            raise FailedPrecondition(f"{self._where} was opened to read only")
-        return self._group
 
     def read(self, after: int, limit: int | None = None) -> Iterator[tuple[int, Entry]]:
         """See `Journal`."""

@@ -21,7 +21,7 @@ from earshot.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFou
 from ..files import explained, sync
 from .base import JournalStatus
 from .entry import Entry
-from .group import REQUEST_SECONDS, Call, Group, GroupCommit, Numbered, Written, numbered
+from .group import REQUEST_SECONDS, Group, GroupCommit, Numbered, WritesInGroups, numbered
 from .ownership import owner_lock
 from .reading import Bounds, read_entries
 from .schema import migrate
@@ -39,7 +39,7 @@ _CHECKPOINT_PAGES = 4096
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_CHECKPOINT_PAGES}")
 
 
-class SqliteJournal:
+class SqliteJournal(WritesInGroups):
     """See `Journal`.
 
     Args:
@@ -57,7 +57,7 @@ class SqliteJournal:
     """
 
     def __init__(self, path: Path, index: str, *, read_only: bool = False, patience: float = 0) -> None:
-        self._path = path
+        self._path, self._where = path, str(path)
         self._reading, self._writing = threading.Lock(), threading.Lock()
         self._arrived = threading.Condition()
         self._group: GroupCommit | None = None
@@ -82,31 +82,6 @@ class SqliteJournal:
             self._lock.release()
             raise
         self._group = GroupCommit(self._commit, name=f"earshot-journal-{index}")
-
-    def append(
-        self, entries: Sequence[Entry], *, request_id: str | None = None, timeout: float | None = None
-    ) -> int:
-        """See `Journal`."""
-        return self._writing_group.append(entries, request_id, timeout)
-
-    def submit(self, call: Call) -> None:
-        """See `Journal`."""
-        self._writing_group.submit(call)
-
-    def when_written(self, tell: Written) -> None:
-        """See `Journal`."""
-        self._writing_group.written = tell
-
-    @property
-    def waiting(self) -> int:
-        """See `Journal`."""
-        return self._writing_group.waiting
-
-    @property
-    def _writing_group(self) -> GroupCommit:
-        if self._group is None:
-            raise FailedPrecondition(f"{self._path} was opened to read only")
-        return self._group
 
     def read(self, after: int, limit: int | None = None) -> Iterator[tuple[int, Entry]]:
         """See `Journal`."""
