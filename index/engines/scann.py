@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from math import ceil, log2, prod, sqrt
+from math import ceil, isnan, log2, prod, sqrt
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -269,8 +269,8 @@ class ScannEngine:
         except RuntimeError as error:
             raise Internal(f"ScaNN failed on a valid query: {error}") from error
         rows = found.astype(np.int64)
-        # search_batched pads short rows with row 0 at distance NaN.
-        if np.isnan(values[:, -1]).any():
+        # search_batched pads short rows with row 0 at distance NaN, which any sum would be then.
+        if isnan(np.vdot(values, values)):
             rows[np.isnan(values)] = -1
         return rows, values
 
