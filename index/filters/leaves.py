@@ -17,7 +17,7 @@ from .partition import BINS, Partition, bin_of
 from .passing import Passing
 from .scoring import Flags, Places, Visits, merged, scan
 
-_FIRST_ROWS_A_NEIGHBOR = 30
+_FIRST_ROWS_A_NEIGHBOR = 20
 _WIDENING = 4
 
 
@@ -74,7 +74,7 @@ def search_leaves(
         waiting = waiting[scores[waiting].min(axis=1) == -np.inf]
         nearest *= _WIDENING
     bins = bin_of((scores.min(axis=1)[:, np.newaxis] - means) / (scale[:, np.newaxis] * partition.spread))
-    expected = np.where(near, *(tail[bins] for tail in partition.tail)) * passing.counts
+    expected = partition.tail.ravel()[np.where(near, bins, bins + BINS)] * passing.counts
     chosen = _promising(bins, expected, visited, missing * k)
     if (chosen @ passing.counts).mean() > worthwhile:
         work.rows += len(passing) * len(queries)
@@ -84,10 +84,9 @@ def search_leaves(
 
 
 def _nearest(means: Floats, count: int) -> Flags:
-    leaves = means.shape[1]
-    chosen = np.zeros(means.shape, bool)
-    nearest = np.argpartition(means, leaves - count, axis=1)[:, leaves - count :]
-    np.put_along_axis(chosen, nearest, True, axis=1)
+    """The nearest leaves of each query; more than `count` where some are equally near."""
+    place = means.shape[1] - count
+    chosen: Flags = means >= np.partition(means, place, axis=1)[:, place, np.newaxis]
     return chosen
 
 

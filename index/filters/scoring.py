@@ -15,6 +15,7 @@ Flags = npt.NDArray[np.bool_]
 _SCORES_A_BLOCK = 4 << 20
 _FIRST_BLOCK = 1024
 _NARROW = 64
+_A_LARGE_SHARE = 8
 
 
 def best(scores: Floats, places: Places, k: int) -> tuple[Floats, Places]:
@@ -125,7 +126,10 @@ class Visits:
     def best(self, scores: Floats, floor: Floats, bounds: Places, k: int) -> tuple[Floats, Places]:
         """The k best above its query's floor [q]: scores leaf by leaf → [q, k], as `best_of_each`."""
         kept = np.flatnonzero(scores > np.repeat(floor[self.query], self.rows))
-        visit = np.searchsorted(self.offsets, kept, side="right") - 1
+        if _A_LARGE_SHARE * len(kept) > len(scores):
+            visit = np.repeat(np.arange(len(self.rows)), self.rows)[kept]
+        else:
+            visit = np.searchsorted(self.offsets, kept, side="right") - 1
         query = self.query[visit]
         order = np.argsort(query.astype(np.uint16), kind="stable")  # 16 bits are sorted by radix
         places = kept - self.offsets[visit] + bounds[self.leaf[visit]]
