@@ -28,7 +28,7 @@ from .post import RANKS, measure
 from .scoring import scan
 
 QUERIES = 1024
-_LEAF_QUERIES = 512
+_LEAF_QUERIES = 256
 _SELECTIVITIES = (0.3, 0.1, 0.03, 0.01)
 _MISSING = (4.0, 2.0, 1.4, 1.0, 0.7, 0.4, 0.15, 0.05, 0.02)
 _GATHER_BYTES = 256 << 20
