@@ -94,7 +94,7 @@ def test_a_target_is_not_given_up_where_the_few_that_screened_found_all(monkeypa
     monkeypatch.setattr(trial, "_SCREENED_BY_AT_LEAST", 1)
     monkeypatch.setattr(trial, "_SCREENING", 10_000)
     generator = np.random.default_rng(4)
-    vectors = generator.standard_normal((600, 32))[generator.integers(0, 600, 6000)]
+    vectors = generator.standard_normal((600, 32))[generator.integers(0, 600, 24_000)]
     vectors += 0.7 * generator.standard_normal(vectors.shape)
     point = choose(Index.build(vectors).manifest.tuning.points, 10, 0.99)
     assert point.leaves > 0

@@ -139,7 +139,10 @@ def test_an_explained_search_answers_the_same_and_says_how(ask: Ask, where: dict
     assert (explanation.measured_recall is None) == bool(where)
     assert explanation.passing_count == (200 if where else None)
     assert bool(explanation.filter_path) == bool(where)
-    assert [step.name for step in explanation.steps] == ["filtered" if where else explanation.engine, "rest"]
+    # Of so few, exact search may be what was measured to be the cheapest.
+    first, *others = [step.name for step in explanation.steps]
+    assert first in (("filtered",) if where else (explanation.engine, "exact"))
+    assert others == ["rest"]
     assert the_one(ask(search_of(3, {}))).explanation is None
 
 
