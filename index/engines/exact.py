@@ -209,24 +209,24 @@ class ExactEngine:
             if not start:  # the k-th of some is no higher than that of all, and found in less time
                 floors = _kth_best(scores[:, ::stride], k) - margins
             is_last_word = not start and stride == 1
-            passing = scores >= np.maximum(floors, _LOWEST)[:, np.newaxis]
-            for few in self._few_at_once(passing):
-                query, place = np.divmod(np.flatnonzero(passing[few]), len(numbers))
-                if len(query):
-                    query += few.start
-                    new = query, numbers[place], scores[query, place]
-                    kept = _by_query(kept, new) if len(kept[0]) else new
-                    if not is_last_word or len(query) > _FEW_DOUBTS * k + 1024:
-                        kept, floors = self._pruned(queries, kept, k, floors, margins)
+            passing = np.flatnonzero(scores >= np.maximum(floors, _LOWEST)[:, np.newaxis])
+            if len(passing) > _PASSING_AT_ONCE and len(queries) > 1:
+                return self._candidates_of_each(queries, subset, k, allowed)
+            if len(passing):
+                query, place = np.divmod(passing, len(numbers))
+                new = query, numbers[place], scores[query, place]
+                kept = _by_query(kept, new) if len(kept[0]) else new
+                if not is_last_word or len(query) > _FEW_DOUBTS * k + 1024:
+                    kept, floors = self._pruned(queries, kept, k, floors, margins)
         return kept[0], kept[1]
 
-    @staticmethod
-    def _few_at_once(passing: npt.NDArray[np.bool_]) -> list[slice]:
-        """All queries, or where so much passes that it would fill the memory, as with copies of one vector,
-        each alone."""
-        if passing.size <= _PASSING_AT_ONCE or np.count_nonzero(passing) <= _PASSING_AT_ONCE:
-            return [slice(0, len(passing))]
-        return [slice(query, query + 1) for query in range(len(passing))]
+    def _candidates_of_each(
+        self, queries: Floats, subset: Rows | None, k: int, allowed: npt.NDArray[np.bool_] | None
+    ) -> tuple[Rows, Rows]:
+        """As `_candidates`, query by query: where so much passes, as with copies of one vector, what all keep
+        would fill the memory."""
+        rows = [self._candidates(query[np.newaxis], subset, k, allowed)[1] for query in queries]
+        return np.repeat(np.arange(len(rows)), [len(each) for each in rows]), np.concatenate(rows)
 
     def _pruned(
         self,

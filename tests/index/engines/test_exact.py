@@ -54,12 +54,17 @@ def test_copies_of_a_vector_come_in_row_order_whatever_the_blocks(measure, monke
     assert len(np.unique(distances)) == 1
 
 
+IN_BLOCKS = {"_SCORES_A_BLOCK": 1, "_QUERIES_A_BLOCK": 7, "_GATHER_BYTES": 1000, "_RANKED_AT_ONCE": 100}
+
+
+@pytest.mark.parametrize(
+    "limits", [IN_BLOCKS, {"_SOME": 1, "_PASSING_AT_ONCE": 1}, {"_MANY_A_QUERY": 1}], ids=str
+)
 @pytest.mark.parametrize("measure", MEASURES)
-def test_blocks_change_nothing(measure, monkeypatch, base, unseen) -> None:
+def test_blocks_change_nothing(measure, limits, monkeypatch, base, unseen) -> None:
     whole = engine_over(base, measure).search(unseen, 17)
-    monkeypatch.setattr(exact, "_SCORES_A_BLOCK", 1)
-    monkeypatch.setattr(exact, "_QUERIES_A_BLOCK", 7)
-    monkeypatch.setattr(exact, "_GATHER_BYTES", 1000)
+    for name, limit in limits.items():
+        monkeypatch.setattr(exact, name, limit)
     in_blocks = engine_over(base, measure).search(unseen, 17)
     np.testing.assert_array_equal(whole[0], in_blocks[0])
     np.testing.assert_array_equal(whole[1], in_blocks[1])
