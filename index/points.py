@@ -49,13 +49,24 @@ def recall_of(hits: npt.NDArray[np.int64], k: int) -> Recall:
         hits: True neighbors found by each query, int64 [q].
         k: True neighbors there are for each.
     """
+    (recall,) = recalls_of(hits[:, np.newaxis], k)
+    return recall
+
+
+def recalls_of(hits: npt.NDArray[np.int64], k: int) -> list[Recall]:
+    """`recall_of` each column of hits [q, m], in a few steps for all."""
     count = len(hits)
-    p = float(hits.sum() / (count * k))
-    between = float(np.var(hits / k)) / count
-    trials = min(max(p * (1 - p) / between, count), count * k) if between > 0 else count * k
-    centre = (p + _Z**2 / (2 * trials)) / (1 + _Z**2 / trials)
-    half = _Z / (1 + _Z**2 / trials) * sqrt(p * (1 - p) / trials + _Z**2 / (4 * trials**2))
-    return Recall(round(p, 5), round(max(0.0, centre - half), 5), round(min(1.0, centre + half), 5))
+    means = hits.sum(axis=0) / (count * k)
+    variances = np.var(hits / k, axis=0) / count
+    found = []
+    for p, between in zip(means.tolist(), variances.tolist(), strict=True):
+        trials = min(max(p * (1 - p) / between, count), count * k) if between > 0 else count * k
+        centre = (p + _Z**2 / (2 * trials)) / (1 + _Z**2 / trials)
+        half = _Z / (1 + _Z**2 / trials) * sqrt(p * (1 - p) / trials + _Z**2 / (4 * trials**2))
+        found.append(
+            Recall(round(p, 5), round(max(0.0, centre - half), 5), round(min(1.0, centre + half), 5))
+        )
+    return found
 
 
 class Measured(Protocol):

@@ -203,12 +203,14 @@ def bin_of(z: Floats) -> npt.NDArray[np.intp]:
     return ((np.clip(z, _LOWEST, _HIGHEST - _STEP) - _LOWEST) * (1 / _STEP)).astype(np.intp)
 
 
-def kmeans(vectors: Floats, leaves: int, generator: np.random.Generator) -> Floats:
+def kmeans(
+    vectors: Floats, leaves: int, generator: np.random.Generator, iterations: int = _ITERATIONS
+) -> Floats:
     """Centres by Lloyd's algorithm on a sample of the vectors, float32 [leaves, dimension]."""
     size = min(len(vectors), max(_SAMPLE_A_LEAF * leaves, 1000))
     sample = vectors[np.sort(generator.choice(len(vectors), size, replace=False))]
     centres = sample[np.sort(generator.choice(size, leaves, replace=False))]
-    for _ in range(_ITERATIONS):
+    for _ in range(iterations):
         leaf = nearest_leaf(sample, centres)
         order = np.argsort(leaf, kind="stable")
         counts = np.bincount(leaf, minlength=leaves)

@@ -17,7 +17,7 @@ from ..distance import DistanceMeasure, Floats
 from ..engines import Rows
 from ..filters.partition import Lift, kmeans, nearest_leaf
 from ..filters.scoring import Visits, best, in_order
-from ..tuning import recall_of
+from ..points import recalls_of
 from ..vectors import squared_norms
 
 __all__ = ["Flags", "Segment"]
@@ -25,8 +25,9 @@ __all__ = ["Flags", "Segment"]
 Flags = npt.NDArray[np.bool_]
 
 _ROWS_A_LEAF = 64
-_SAMPLE = 256
-_MEASURED_AT = (10, 100, 1000)
+_SAMPLE = {1000: 64, 100: 256, 10: 256}
+"""Queries by which it is measured how many leaves k neighbors need: of many, each query tells more."""
+_ITERATIONS = 3  # of k-means; with twice as many a tenth fewer leaves are visited
 _WIDENING = 4
 _UNIT_ROUNDOFF = 2.0**-24
 _OF_THE_REST = 0.5  # of what a target leaves, half may be lost by this rule
@@ -48,7 +49,7 @@ class Segment:
         spread: Standard deviation of a residual's coordinate in each leaf, float32 [leaves].
         beyond: By how many such deviations a neighbor's score exceeds its leaf's mean, for the nearest ones
             of a sample, ascending, float32 [m].
-        needed: By each k of `_MEASURED_AT`, the recall to rely on when 1, 2, … leaves are visited, [leaves].
+        needed: By each k of `_SAMPLE`, the recall to rely on when 1, 2, … leaves are visited, [leaves].
     """
 
     slots: Rows
@@ -77,7 +78,7 @@ class Segment:
         generator = np.random.default_rng(seed)
         lift = Lift.of(vectors, measure)
         leaves = max(1, min(ceil(sqrt(len(vectors))), len(vectors) // _ROWS_A_LEAF))
-        leaf = nearest_leaf(vectors, kmeans(vectors, leaves, generator))
+        leaf = nearest_leaf(vectors, kmeans(vectors, leaves, generator, _ITERATIONS))
         order = np.argsort(leaf, kind="stable")
         bounds = np.unique(np.searchsorted(leaf[order], np.arange(leaves + 1)))  # k-means may leave one empty
         lifted = lift.vectors(vectors[order])
@@ -87,7 +88,7 @@ class Segment:
         spread = np.sqrt(np.add.reduceat(residuals, bounds[:-1]) / (np.diff(bounds) * lifted.shape[1]))
         nothing = np.empty(0, np.float32)
         bare = cls(slots[order], lifted, bounds, centroids, lift, longest, spread, nothing, {})
-        places = np.sort(generator.choice(len(order), min(_SAMPLE, len(order)), replace=False))
+        places = generator.choice(len(order), min(max(_SAMPLE.values()), len(order)), replace=False)
         asked = lift.queries(vectors[order[places]])
         needed, beyond = bare._measured(asked, places)
         return replace(bare, needed=needed, beyond=beyond)
@@ -97,32 +98,30 @@ class Segment:
         scores = queries @ self.vectors.T
         scores[np.arange(len(own)), own] = -np.inf
         means = queries @ self.centroids.T
+        leaves = means.shape[1]
         rank = np.empty(means.shape, np.int64)
-        np.put_along_axis(rank, np.argsort(-means, axis=1), np.arange(means.shape[1])[np.newaxis], axis=1)
-        width = min(_MEASURED_AT[-1], len(self) - 1)
-        top = np.argpartition(scores, len(self) - width, axis=1)[:, len(self) - width :]
-        nearest = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1)
-        leaf = np.searchsorted(self.bounds, np.take_along_axis(top, nearest, axis=1), side="right") - 1
-        ranks = np.take_along_axis(rank, leaf, axis=1)
+        np.put_along_axis(rank, np.argsort(-means, axis=1), np.arange(leaves)[np.newaxis], axis=1)
+        leaf = np.broadcast_to(np.repeat(np.arange(leaves), np.diff(self.bounds)), scores.shape)
         needed = {}
-        for k in _MEASURED_AT:
-            if k <= width:
-                hits = np.zeros(means.shape, np.int64)
-                np.add.at(hits, (np.arange(len(queries))[:, np.newaxis], ranks[:, :k]), 1)
-                hits = hits.cumsum(axis=1)
-                lows = [recall_of(hits[:, place], k).low for place in range(means.shape[1])]
+        for k, count in _SAMPLE.items():
+            width = min(k, len(self) - 1)
+            number = np.arange(len(scores[:count]))[:, np.newaxis]
+            near = np.argpartition(scores[:count], -width, axis=1)[:, -width:]
+            if width == k:
+                # By query and rank, how many neighbors lie in the leaf of this rank.
+                place = (number * leaves + rank[number, leaf[number, near]]).ravel()
+                hits = np.bincount(place, minlength=len(number) * leaves).reshape(-1, leaves)
+                lows = [recall.low for recall in recalls_of(hits.cumsum(axis=1), k)]
                 needed[k] = np.maximum.accumulate(lows)
-        first = slice(_MEASURED_AT[0])
-        above = np.take_along_axis(scores, np.take_along_axis(top, nearest[:, first], axis=1), axis=1)
-        above -= np.take_along_axis(means, leaf[:, first], axis=1)
-        above /= np.sqrt(squared_norms(queries))[:, np.newaxis] * np.maximum(
-            self.spread[leaf[:, first]], _TINY
-        )
+            if len(number) == len(scores):  # fewer neighbors are among these
+                scores, leaf = scores[number, near], leaf[number, near]
+        above = scores - means[number, leaf]
+        above /= np.sqrt(squared_norms(queries))[:, np.newaxis] * np.maximum(self.spread[leaf], _TINY)
         return needed, np.sort(above, axis=None)
 
     def leaves_for(self, k: float, target: float | None) -> int:
         """How many leaves to visit for k neighbors at a recall; all where nothing was measured that fits."""
-        fitting = [at for at in self.needed if at >= k]
+        fitting = sorted(at for at in self.needed if at >= k)
         if target is None or not fitting:
             return len(self.centroids)
         reliable = self.needed[fitting[0]]
