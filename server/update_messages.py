@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 
-class NewDatapoint(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+class NewDatapoint(Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
     """A datapoint to put, or parts of one; the vector in one of three forms."""
 
     datapoint_id: str = ""

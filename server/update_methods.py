@@ -28,6 +28,11 @@ __all__ = [
 UPSERT = "/earshot.v1.DatapointService/UpsertDatapoints"
 REMOVE = "/earshot.v1.DatapointService/RemoveDatapoints"
 
+_ID, _PACKED = (
+    datapoint_pb2.Datapoint.DESCRIPTOR.fields_by_name[name]
+    for name in ("datapoint_id", "feature_vector_float32")
+)
+
 
 def upsert_datapoints(service: Service, data: bytes) -> bytes:
     """`DatapointService/UpsertDatapoints`."""
@@ -83,9 +88,11 @@ def removed(reply: messages.RemoveDatapointsResponse) -> bytes:
 
 def _datapoint(point: datapoint_pb2.Datapoint) -> messages.NewDatapoint:
     # Only what was given: of a datapoint that is an id and a vector, looking at the rest would cost the most.
+    fields = point.ListFields()
+    if len(fields) == 2 and fields[0][0] is _ID and fields[1][0] is _PACKED:
+        return messages.NewDatapoint(fields[0][1], feature_vector_float32=fields[1][1])
     given = {
-        field.name: _PLAIN[field.name](value) if field.name in _PLAIN else value
-        for field, value in point.ListFields()
+        field.name: _PLAIN[field.name](value) if field.name in _PLAIN else value for field, value in fields
     }
     return messages.NewDatapoint(**given)
 

@@ -35,6 +35,7 @@ PARTS = {
     "feature_vector": "vector",
 }
 
+_FLOAT32 = np.dtype("<f4")
 _FORMS = ("feature_vector", "feature_vector_float32", "text")
 
 Floats = NDArray[np.float32]
@@ -113,12 +114,13 @@ class Updates:
         mask = parts_of(request.update_mask)
         errors: dict[int, EarshotError] = {}
         embedded = self._embedded(served, points, errors)
+        known = embedded or _vectors_together(points)
         given: dict[int, Entry] = {}
         for position, point in enumerate(points):
             if position in errors:
                 continue
             try:
-                given[position] = _entry_of(point, mask, embedded.get(position))
+                given[position] = _entry_of(point, mask, known.get(position))
             except EarshotError as error:
                 errors[position] = error
         entries: list[Entry] = []
@@ -225,23 +227,32 @@ def parts_of(mask: str) -> frozenset[str] | None:
     return frozenset(PARTS[each] for each in named)
 
 
-def _entry_of(point: messages.NewDatapoint, mask: frozenset[str] | None, embedded: Floats | None) -> Entry:
+def _entry_of(point: messages.NewDatapoint, mask: frozenset[str] | None, known: Floats | None) -> Entry:
     tag, metadata = point.crowding_tag or None, point.embedding_metadata or None
     restricts: Where = ()
     if point.restricts or point.numeric_restricts:
         restricts = stored_restricts(point.restricts, point.numeric_restricts)
     if mask is None:
-        return Put(point.datapoint_id, _vector_of(point, embedded), tag, metadata, restricts)
+        return Put(point.datapoint_id, _vector_of(point, known), tag, metadata, restricts)
     return Patch(
         point.datapoint_id,
-        _vector_of(point, embedded) if "vector" in mask else UNSET,
+        _vector_of(point, known) if "vector" in mask else UNSET,
         tag if "crowding_tag" in mask else UNSET,
         metadata if "metadata" in mask else UNSET,
         restricts if "restricts" in mask else UNSET,
     )
 
 
-def _vector_of(point: messages.NewDatapoint, embedded: Floats | None) -> Floats:
+def _vectors_together(points: Sequence[messages.NewDatapoint]) -> dict[int, Floats]:
+    """The vectors by position where all are packed and of one size, quicker than one by one; else none."""
+    packed = [point.feature_vector_float32 for point in points]
+    size = len(packed[0])
+    if not size or size % 4 or {len(each) for each in packed} != {size}:
+        return {}
+    return dict(enumerate(np.frombuffer(b"".join(packed), _FLOAT32).reshape(len(points), -1)))
+
+
+def _vector_of(point: messages.NewDatapoint, known: Floats | None) -> Floats:
     packed = point.feature_vector_float32
     if not packed or point.feature_vector or point.text:
         given = [form for form in _FORMS if getattr(point, form)]
@@ -250,16 +261,18 @@ def _vector_of(point: messages.NewDatapoint, embedded: Floats | None) -> Floats:
                 f"{' and '.join(given) or 'no vector'} given; a datapoint needs one of {', '.join(_FORMS)}",
                 field="feature_vector",
             )
-        if embedded is not None:
-            return embedded
+        if known is not None:
+            return known
         with np.errstate(over="ignore"):  # becomes infinite, which the index names
             return np.asarray(point.feature_vector, np.float32)
+    if known is not None:
+        return known
     if len(packed) % 4:
         raise InvalidArgument(
             f"feature_vector_float32 has {len(packed)} bytes; four are needed for each dimension",
             field="feature_vector_float32",
         )
-    return np.frombuffer(packed, "<f4")
+    return np.frombuffer(packed, _FLOAT32)
 
 
 def _check_count(field: str, count: int) -> None:

@@ -29,6 +29,7 @@ _PARTS = ("vector", "crowding_tag", "metadata", "restricts")
 _packer = msgspec.msgpack.Encoder()
 _unpacker = msgspec.msgpack.Decoder(list[Any])
 _FORM = bytes([FORM])
+_FLOAT32 = np.dtype("<f4")
 
 
 def encode(entry: Entry) -> bytes:
@@ -45,8 +46,8 @@ def encode(entry: Entry) -> bytes:
                     entry.id,
                     _packed_vector(entry.vector),
                     entry.crowding_tag,
-                    _packed_metadata(entry.metadata),
-                    _packed_restricts(entry.restricts),
+                    None if entry.metadata is None else _packed_metadata(entry.metadata),
+                    _packed_restricts(entry.restricts) if entry.restricts else (),
                 ]
             case Patch():
                 given = [part for part in _PARTS if getattr(entry, part) is not UNSET]
@@ -96,8 +97,8 @@ def checksum(sequence: int, body: bytes) -> int:
     return crc32(body, sequence & 0xFFFFFFFF)
 
 
-def _packed_vector(vector: Any) -> memoryview:
-    return np.ascontiguousarray(vector, "<f4").data.cast("B")
+def _packed_vector(vector: Any) -> bytes:
+    return np.asarray(vector, _FLOAT32).tobytes()
 
 
 def _packed_metadata(metadata: Any) -> bytes | None:
@@ -114,7 +115,7 @@ def _packed_restricts(restricts: Sequence[Restrict]) -> list[Any]:
 
 
 def _vector(packed: bytes) -> Floats:
-    return np.frombuffer(packed, "<f4")
+    return np.frombuffer(packed, _FLOAT32)
 
 
 def _metadata(packed: bytes | None) -> dict[str, Any] | None:

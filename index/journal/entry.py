@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from ..distance import Floats
 from ..filters import Restrict
@@ -14,8 +13,10 @@ from ..filters import Restrict
 __all__ = ["UNSET", "Entry", "Patch", "Put", "Remove"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Put:
+# Structs, for a call may bring a thousand: a frozen dataclass takes ten times as long to make.
+
+
+class Put(Struct, frozen=True, eq=False, gc=False):
     """A datapoint whole, in place of whatever had its id; `vector` is as the user gave it, [dimension]."""
 
     id: str
@@ -25,8 +26,7 @@ class Put:
     restricts: tuple[Restrict, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Patch:
+class Patch(Struct, frozen=True, eq=False, gc=False):
     """Parts of a datapoint that exists; what is UNSET stays as it is."""
 
     id: str
@@ -36,8 +36,7 @@ class Patch:
     restricts: tuple[Restrict, ...] | UnsetType = UNSET
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(Struct, frozen=True, gc=False):
     """No datapoint has this id any more."""
 
     id: str

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from math import isfinite
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from earshot.errors import EarshotError, InvalidArgument
 
@@ -49,13 +49,13 @@ def checked(
 
 def _are_fine(vectors: Sequence[Any], dimension: int) -> bool:
     """Whether nothing is wrong with any, told in one pass; where not, they are looked at one by one."""
-    shape = (dimension,)
-    if not all(
-        isinstance(vector, np.ndarray) and vector.dtype == np.float32 and vector.shape == shape
-        for vector in vectors
-    ):
+    if not vectors:
+        return True
+    if set(map(type, vectors)) != {np.ndarray} or {vector.shape for vector in vectors} != {(dimension,)}:
         return False
-    everything = np.concatenate([np.empty(0, np.float32), *vectors])
+    everything = np.concatenate(vectors)
+    if everything.dtype != np.float32:
+        return False
     with np.errstate(over="ignore", invalid="ignore"):
         return isfinite(np.vdot(everything, everything))
 

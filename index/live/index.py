@@ -205,7 +205,9 @@ class LiveIndex(Index):
     def _write(self, entries: Sequence[Entry]) -> None:
         """Entries in their order; all patches, of different ids, or none."""
         count, latest = len(self._base), self._latest
-        new = [each.id for each in entries if each.id not in latest]
+        names = [each.id for each in entries]
+        before = list(map(latest.get, names))
+        new = [name for name, row in zip(names, before, strict=True) if row is None]
         known = dict(zip(new, self._base.ids.rows_of(new).tolist(), strict=True)) if count and new else {}
         slot = len(self._columns)
         rows: dict[str, int] = {}
@@ -214,13 +216,12 @@ class LiveIndex(Index):
         previous: list[int] = []
         gone: list[int] = []
         died: list[int] = []
-        for sequence, entry in enumerate(entries, self._last + 1):
-            name = entry.id
-            row = rows.get(name)
+        for sequence, (entry, name, row) in enumerate(
+            zip(entries, names, before, strict=True), self._last + 1
+        ):
+            row = rows.get(name, row)
             if row is None:
-                row = latest.get(name)
-                if row is None:
-                    row = known.get(name, -1)
+                row = known.get(name, -1)
             if isinstance(entry, Patch) and (row < 0 or self._death(row) != ALIVE):
                 continue  # what it changes was removed meanwhile
             if not isinstance(entry, Remove):
