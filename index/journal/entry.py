@@ -1,4 +1,7 @@
-"""What a journal holds: a datapoint put, parts of one patched, or one removed."""
+"""What a journal holds: a datapoint put, parts of one patched, or one removed.
+
+Structs, for a call may bring a thousand: a frozen dataclass takes ten times as long to make.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,6 @@ from ..distance import Floats
 from ..filters import Restrict
 
 __all__ = ["UNSET", "Entry", "Patch", "Put", "Remove"]
-
-
-# Structs, for a call may bring a thousand: a frozen dataclass takes ten times as long to make.
 
 
 class Put(Struct, frozen=True, eq=False, gc=False):

@@ -51,11 +51,11 @@ def _are_fine(vectors: Sequence[Any], dimension: int) -> bool:
     """Whether nothing is wrong with any, told in one pass; where not, they are looked at one by one."""
     if not vectors:
         return True
-    if set(map(type, vectors)) != {np.ndarray} or {vector.shape for vector in vectors} != {(dimension,)}:
+    if set(map(type, vectors)) != {np.ndarray}:
+        return False
+    if {(vector.dtype, vector.shape) for vector in vectors} != {(np.dtype(np.float32), (dimension,))}:
         return False
     everything = np.concatenate(vectors)
-    if everything.dtype != np.float32:
-        return False
     with np.errstate(over="ignore", invalid="ignore"):
         return isfinite(np.vdot(everything, everything))
 

@@ -26,7 +26,8 @@ Flags = npt.NDArray[np.bool_]
 
 _ROWS_A_LEAF = 64
 _SAMPLE = {1000: 64, 100: 256, 10: 256}
-"""Queries by which it is measured how many leaves k neighbors need: of many, each query tells more."""
+"""Queries by which it is measured how many leaves k neighbors need, most neighbors first, as the fewer are
+sought among the more; where there are many, each query tells more."""
 _ITERATIONS = 3  # of k-means; with twice as many a tenth fewer leaves are visited
 _WIDENING = 4
 _UNIT_ROUNDOFF = 2.0**-24
