@@ -73,9 +73,12 @@ class Result:
     of_raw: float
 
 
-def synthetic(count: int, seed: int) -> Floats:
-    """[count, 128] unit vectors: a random centre of 2,000 from N(0, 1), plus 0.6 N(0, 1)."""
-    centres = np.random.default_rng(0).standard_normal((CENTRES, DIMENSIONS), dtype=np.float32)
+def synthetic(count: int, seed: int, topics: int = 0) -> Floats:
+    """[count, 128] unit vectors: a random centre of 2,000 from N(0, 1), plus 0.6 N(0, 1).
+
+    Other `topics` have other centres.
+    """
+    centres = np.random.default_rng(topics).standard_normal((CENTRES, DIMENSIONS), dtype=np.float32)
     draw = np.random.default_rng(seed)
     points = centres[draw.integers(0, CENTRES, count)]
     points = points + np.float32(0.6) * draw.standard_normal((count, DIMENSIONS), dtype=np.float32)

@@ -5,8 +5,8 @@
 The parts: `journal`, appends without a server; `single`, upserts one by one over gRPC to a server in a
 process of its own, beside calls that do nothing and the journal alone; `service`, upserts in batches;
 `visible`, an upsert and the very next search; `mixed`, the latency of searches and their recall while updates
-come at a steady rate; `restart`, how long opening takes with entries in the journal. The load generator is on
-the same cores. 128 dimensions, clustered.
+come at a steady rate; `restart`, how long opening takes with entries in the journal; `recall`, that of a
+copy of the index as its datapoints change. Load comes from the same cores. 128 dimensions, clustered.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ from earshot.v1 import search_service_pb2 as search_service
 
 from .h2 import load_by_frames
 from .service import BARE, SEARCH, UNKNOWN_FIELD, synthetic
+from .updates_recall import recall_made_good, recall_under_updates
 
 BATCHES, CALLERS = (1, 100, 1000), (1, 8, 64)
 RATES = (0, 1000, 5000)
-INDEX, DIMENSION, K = "benchmark", 128, 10
+INDEX, CHANGING, DIMENSION, K = "benchmark", "changing", 128, 10
 UPSERT = "/earshot.v1.DatapointService/UpsertDatapoints"
-PARTS = ("journal", "single", "service", "visible", "mixed", "restart")
+PARTS = ("journal", "single", "service", "visible", "mixed", "restart", "recall")
 
 Messages = list[list[bytes]]
 
@@ -104,11 +105,16 @@ def appends(address: str, vectors: Floats, batch: int, callers: int, seconds: fl
 
 
 @contextmanager
-def server(data_dir: Path) -> Iterator[str]:
-    """A server that never compacts by itself; its gRPC address."""
+def server(data_dir: Path, compact_updates: int = 0) -> Iterator[str]:
+    """A server that compacts after so many updates, 0 for never; its gRPC address."""
     process = subprocess.Popen(
         [Path(sys.executable).parent / "earshot", "serve", "--port", "0"],
-        env={**os.environ, "EARSHOT_DATA_DIR": str(data_dir), "EARSHOT_COMPACT_UPDATES": "0"},
+        env={
+            **os.environ,
+            "EARSHOT_DATA_DIR": str(data_dir),
+            "EARSHOT_COMPACT_UPDATES": str(compact_updates),
+            "EARSHOT_COMPACT_SHARE": "1",
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -323,9 +329,10 @@ def with_index(
         store = Store(folder)
         store.create(INDEX)
         began = time.perf_counter()
-        store.publish(INDEX, Index.build(synthetic(count, 0)))
+        built = Index.build(synthetic(count, 0))
+        store.publish(INDEX, built)
         note("build", [{"datapoints": count, "seconds": round(time.perf_counter() - began, 1)}])
-        if wanted - {"restart"}:
+        if wanted - {"restart", "recall"}:
             with server(Path(folder)) as address:
                 parts: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
                     "visible": lambda: visible(address, updates, 200 if quick else 1000),
@@ -338,6 +345,14 @@ def with_index(
                         note(name, list(parts[name]()))
         if "restart" in wanted:
             note("restart", [restart(Path(folder), updates, 5000 if quick else 100_000)])
+        if "recall" in wanted:
+            store.create(CHANGING)
+            store.publish(CHANGING, built)
+            target = built.manifest.tuning.target_recall
+            with server(Path(folder)) as address:
+                rows = list(recall_under_updates(address, CHANGING, target))
+            with server(Path(folder), 10 * count) as address:
+                note("recall", rows + list(recall_made_good(address, CHANGING, target)))
 
 
 def main() -> None:

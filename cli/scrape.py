@@ -51,7 +51,10 @@ class Reading:
 
 
 class IndexRow(NamedTuple):
-    """One index between two readings; times are in milliseconds, None where nothing was asked."""
+    """One index between two readings; times are in milliseconds, None where nothing was asked.
+
+    `recall` is that of real searches with its interval, or without one what was measured when it was built.
+    """
 
     name: str
     version: str
@@ -67,6 +70,9 @@ class IndexRow(NamedTuple):
     waiting: int
     errors_per_second: float
     recall: float | None
+    recall_low: float | None
+    recall_high: float | None
+    target_recall: float | None
     problem: bool
 
 
@@ -115,8 +121,13 @@ def _row(name: str, version: str, has_problem: bool, grown: Reading, seconds: fl
         _milliseconds(_mean(grown, "earshot_stage_duration_seconds", index=name, stage=stage))
         for stage in ("queue", "embed", "engine", "encode")
     )
-    live = [value for _, value in grown.select("earshot_index_live_recall", index=name)]
-    measured = live or [value for _, value in grown.select("earshot_index_measured_recall", index=name)]
+    live, low, high, measured, target = (
+        next((value for _, value in grown.select(f"earshot_index_{which}", index=name)), None)
+        for which in (
+            *("live_recall", "live_recall_low", "live_recall_high"),
+            *("measured_recall", "target_recall"),
+        )
+    )
     return IndexRow(
         name,
         version,
@@ -128,7 +139,8 @@ def _row(name: str, version: str, has_problem: bool, grown: Reading, seconds: fl
         _mean(grown, "earshot_batch_queries", index=name, stage="engine"),
         int(grown.total("earshot_queue_depth", index=name)),
         _errors(grown, name) / seconds,
-        measured[0] if measured else None,
+        measured if live is None else live,
+        *(low, high, target),
         has_problem,
     )
 

@@ -40,7 +40,9 @@ def top(
 
     Times are of the last interval: p50 and p99 of whole requests, then the mean of each of their parts in
     milliseconds: waiting in the queue, embedding text, the engine, encoding the answer. `batch` is how many
-    queries went to the engine together.
+    queries went to the engine together. `recall` is that of real searches with its 95 % interval, once enough
+    of them were asked again exactly: red where it is short of what was promised; before, in grey, what was
+    measured when the index was built.
     """
     scrape = _Scrape(server)
     try:
@@ -131,10 +133,18 @@ def _table(rows: list[IndexRow]) -> Table:
             "batch": _shown(row.batch, 1),
             "waiting": f"{row.waiting:,}" if row.waiting else "",
             "errors/s": Text(f"{row.errors_per_second:,.1f}" if row.errors_per_second else "", "red"),
-            "recall": _shown(row.recall, 4),
+            "recall": _recall(row),
         }
         table.add_row(*(cells[column] for column in COLUMNS if is_wide or column not in STAGES))
     return table
+
+
+def _recall(row: IndexRow) -> Text:
+    """That of real searches with its interval; dim where it is known of the build alone."""
+    if row.recall_low is None or row.recall_high is None or row.target_recall is None:
+        return Text(_shown(row.recall, 4), "dim")
+    style = "red" if row.recall_high < row.target_recall else ""
+    return Text(f"{row.recall:.4f} [{row.recall_low:.4f}, {row.recall_high:.4f}]", style)
 
 
 def _shown(value: float | None, digits: int = 2) -> str:

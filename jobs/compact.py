@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from earshot.errors import FailedPrecondition
 from earshot.index import Index, Manifest, Recall, Store
@@ -22,11 +23,14 @@ from earshot.index.live import LiveIndex, empty_index
 from earshot.index.provenance import LIVE_FILE, Provenance
 from earshot.index.scratch import rows_a_block, to_scratch
 
-from .evaluate import QUESTIONS_FILE, Questions, evaluate, kept_questions, tuned_on
+from .evaluate import QUESTIONS_FILE, Questions, evaluate, kept_questions, questions_of, tuned_on
 from .journals import read_journal, trim_journal
 from .steps import timed
+from .tune import tune_with
 
 __all__ = ["CompactReport", "CompactRequest", "compact"]
+
+_REAL_SEARCHES = "a sample of real searches"
 
 Progress = Callable[[str, int, int], None]
 
@@ -35,13 +39,16 @@ class CompactRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to compact.
 
     `journal` is its address where one is set, None for the file beside the versions; `keep` old versions stay
-    for rollback; `threads` None for one a core.
+    for rollback; `threads` None for one a core. `questions` is an npy file of real queries, float32 [n, d],
+    to tune and evaluate with from now on; None for those that the current version has. Where there are some
+    and no updates, the version is tuned anew and not built anew.
     """
 
     index: str
     journal: str | None = None
     keep: int = 3
     threads: int | None = None
+    questions: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +91,9 @@ def compact(request: CompactRequest, *, store: Store, progress: Progress) -> Com
             count = last - before.sequence_number
             if journal is None or count <= 0:
                 trimmed = trim_journal(store, name, request.journal)
-                return _nothing(request, before, trimmed, seconds)
+                if request.questions is None or not before.version:
+                    return _nothing(request, before, trimmed, seconds)
+                return _tuned(request, version, trimmed, store, progress, seconds)
             provenance = Provenance.of(version)
             try:
                 entries = journal.read(before.sequence_number, count)
@@ -98,7 +107,7 @@ def compact(request: CompactRequest, *, store: Store, progress: Progress) -> Com
                 field="index",
             )
         with timed(seconds, "build"):
-            questions = kept_questions(version)
+            questions = _given_questions(request) or kept_questions(version)
             index = _build(live.now(), store, request, questions, progress)
             provenance.settle(set(provenance.parts) & set(_ids(live.now())))
         with timed(seconds, "evaluate"):
@@ -194,9 +203,48 @@ def _build(
     )
 
 
+def _given_questions(request: CompactRequest) -> Questions | None:
+    if request.questions is None:
+        return None
+    return questions_of(np.load(request.questions, allow_pickle=False), _REAL_SEARCHES)
+
+
 def _ids(index: Index) -> Sequence[str]:
     ids: list[Any] = index.shard.ids.of(index.shard.rows()).tolist()
     return ids
+
+
+def _tuned(
+    request: CompactRequest,
+    version: Index,
+    trimmed: int,
+    store: Store,
+    progress: Progress,
+    seconds: dict[str, float],
+) -> CompactReport:
+    """The same version, with the operating points that the questions need."""
+    said = tune_with(
+        _given_questions(request),
+        version,
+        store=store,
+        target_recall=store.asked(request.index).target_recall,
+        progress=progress,
+        seconds=seconds,
+    )
+    store.prune(request.index, keep=request.keep)
+    return CompactReport(
+        index=request.index,
+        version=said.version,
+        published=True,
+        updates=0,
+        sequence=version.manifest.sequence_number,
+        datapoints=version.manifest.count,
+        trimmed=trimmed,
+        recall=said.recall,
+        tuned_on=said.tuned_on,
+        engine=version.manifest.engine.name,
+        seconds=seconds,
+    )
 
 
 def _nothing(

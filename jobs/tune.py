@@ -21,7 +21,7 @@ from .evaluate import QUESTIONS_FILE, Questions, evaluate, held_out_questions, t
 from .queries import given_questions
 from .steps import timed
 
-__all__ = ["TuneReport", "TuneRequest", "tune"]
+__all__ = ["TuneReport", "TuneRequest", "tune", "tune_with"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -70,40 +70,62 @@ def tune(request: TuneRequest, *, store: Store, cache_dir: Path, progress: Progr
         with timed(seconds, "read"):
             index = store.open(request.index)
             questions = _questions(request, index, cache_dir)
-        with timed(seconds, "tune"):
-            tuned = index.tuned(
-                None if questions is None else questions.tuning,
-                target_recall=request.target_recall,
-                progress=progress,
-            )
-        target = tuned.manifest.tuning.target_recall
-        with timed(seconds, "evaluate"):
-            recall = evaluate(tuned, questions, target_recall=target)
-            before = (
-                evaluate(index, questions, target_recall=0.0)
-                if questions is not None and questions.evaluation is not None
-                else None
-            )
-        source = {
-            **index.manifest.source,
-            "evaluation": msgspec.to_builtins(recall),
-            "tuning_queries": questions.name if questions else "",
-        }
-        with timed(seconds, "publish"):
-            version = store.publish(
-                request.index,
-                tuned,
-                manifest_extra={
-                    "config": index.manifest.config,
-                    "model": index.manifest.model,
-                    "source": source,
-                    "sequence_number": index.manifest.sequence_number,
-                },
-                files={QUESTIONS_FILE: questions.save} if questions else None,
-            )
-    manifest = store.manifest(request.index, version)
+        return tune_with(
+            questions,
+            index,
+            store=store,
+            target_recall=request.target_recall,
+            progress=progress,
+            seconds=seconds,
+        )
+
+
+def tune_with(
+    questions: Questions | None,
+    index: Index,
+    *,
+    store: Store,
+    target_recall: float | None,
+    progress: Progress,
+    seconds: dict[str, float],
+) -> TuneReport:
+    """Publish an open version with points measured on questions, for whoever holds its writer's lock.
+
+    `target_recall` None keeps the one it has; `seconds` takes those of each step. Raises as `tune`.
+    """
+    name = index.manifest.index
+    with timed(seconds, "tune"):
+        tuned = index.tuned(
+            None if questions is None else questions.tuning, target_recall=target_recall, progress=progress
+        )
+    target = tuned.manifest.tuning.target_recall
+    with timed(seconds, "evaluate"):
+        recall = evaluate(tuned, questions, target_recall=target)
+        before = (
+            evaluate(index, questions, target_recall=0.0)
+            if questions is not None and questions.evaluation is not None
+            else None
+        )
+    source = {
+        **index.manifest.source,
+        "evaluation": msgspec.to_builtins(recall),
+        "tuning_queries": questions.name if questions else "",
+    }
+    with timed(seconds, "publish"):
+        version = store.publish(
+            name,
+            tuned,
+            manifest_extra={
+                "config": index.manifest.config,
+                "model": index.manifest.model,
+                "source": source,
+                "sequence_number": index.manifest.sequence_number,
+            },
+            files={QUESTIONS_FILE: questions.save} if questions else None,
+        )
+    manifest = store.manifest(name, version)
     return TuneReport(
-        index=request.index,
+        index=name,
         version=version,
         tuned_on=tuned_on(manifest),
         target_recall=target,

@@ -6,13 +6,16 @@ version. Then the journal drops what every kept version holds.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import subprocess
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from earshot.errors import Aborted, EarshotError
@@ -46,7 +49,7 @@ class Compactor:
 
     def __init__(self, registry: Registry, settings: Settings, *, look_seconds: float = LOOK_SECONDS) -> None:
         self._registry, self._settings, self._look_seconds = registry, settings, look_seconds
-        self._asked: dict[str, str] = {}
+        self._asked: dict[str, tuple[str, str]] = {}  # by index: of which version, and why
         self._not_before: dict[str, float] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="earshot-compactor", daemon=True)
@@ -71,8 +74,10 @@ class Compactor:
             self._thread.join()
 
     def ask(self, name: str, reason: str) -> None:
-        """Compact an index soon, whatever its numbers say; `reason` is for the log."""
-        self._asked[name] = reason
+        """Compact an index soon, whatever its numbers say, or where it has no updates, tune it: on what it is
+        asked. `reason` is for the log."""
+        if (served := self._registry.peek(name)) is not None:
+            self._asked[name] = served.version, reason
 
     def reason(self, name: str) -> str | None:
         """Why an index needs to be compacted now; None where it does not."""
@@ -81,11 +86,12 @@ class Compactor:
             return None
         live = served.index
         waiting = live.sequence - live.manifest.sequence_number
+        version, reason = self._asked.get(name, ("", ""))
+        if reason and version == served.version:
+            return reason
+        self._asked.pop(name, None)  # another version is there
         if waiting <= 0:
-            self._asked.pop(name, None)  # the version holds everything
             return None
-        if name in self._asked:
-            return self._asked[name]
         if waiting >= self._settings.compact_updates:
             return f"{waiting} updates since version {served.version or '(none)'}"
         changed, count = live.changed, len(live)
@@ -126,9 +132,10 @@ class Compactor:
     def _compact(self, name: str, reason: str) -> None:
         log.info("compacting index %s: %s", name, reason)
         began = time.monotonic()
-        request = CompactRequest(index=name, journal=self._settings.journal)
         try:
-            report = self._work(request)
+            with self._questions(name) as questions:
+                request = CompactRequest(index=name, journal=self._settings.journal, questions=questions)
+                report = self._work(request)
         except Aborted as error:  # another job is at work, and brings a new version itself
             log.info("index %s was not compacted: %s", name, error.message)
             self._not_before[name] = time.monotonic() + 10 * self._look_seconds
@@ -146,15 +153,29 @@ class Compactor:
         self.runs[name, "ok"] += 1
         self.seconds[name] = time.monotonic() - began
         log.info(
-            "index %s was compacted: version %s with %d updates up to %d, %d datapoints, %.1f s",
+            "index %s was compacted: version %s with %d updates up to %d, %d datapoints, tuned on %s, %.1f s",
             name,
             report.version,
             report.updates,
             report.sequence,
             report.datapoints,
+            report.tuned_on,
             self.seconds[name],
         )
         self._registry.refresh()
+
+    @contextlib.contextmanager
+    def _questions(self, name: str) -> Iterator[str | None]:
+        """A file of real queries, where those that the version was tuned on did not speak for them."""
+        served = self._registry.peek(name)
+        sample = served.index.watch.sample() if served is not None and name in self._asked else None
+        if sample is None:
+            yield None
+            return
+        with tempfile.NamedTemporaryFile(prefix="earshot-questions-", suffix=".npy") as file:
+            np.save(file, sample)
+            file.flush()
+            yield file.name
 
     def _work(self, request: CompactRequest) -> CompactReport:
         with self._ending:

@@ -158,9 +158,8 @@ def _recalls(service: Service) -> dict[str, dict[str, object]]:
         served = service.registry.peek(name)
         recall = None if served is None else served.index.watch.recall
         if served is not None and recall is not None:
-            target = served.index.manifest.tuning.target_recall
-            status = "short" if served.index.is_short_of_recall else "ok"
-            told[name] = {**msgspec.structs.asdict(recall), "target": target, "status": status}
+            status = "short" if served.is_short else "ok"
+            told[name] = {**msgspec.structs.asdict(recall), "target": served.promised, "status": status}
     return told
 
 

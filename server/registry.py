@@ -59,6 +59,16 @@ class ServedIndex:
     recent: Recent = field(default_factory=Recent, compare=False)
     """What is asked of the index, whatever version answers."""
 
+    @property
+    def promised(self) -> float:
+        """The recall of a search that asks for none."""
+        return self.target_recall or self.index.manifest.tuning.target_recall
+
+    @property
+    def is_short(self) -> bool:
+        """Whether real searches were measured to find less than promised, beyond chance."""
+        return self.index.watch.is_short_of(self.promised)
+
 
 class Registry:
     """Keeps every index of a store open at its current version; with `embedders`, its model ready too."""
@@ -311,24 +321,28 @@ class Registry:
             feed.index.tidy()
             began = time.monotonic()
             if began >= measure_at.get(name, 0):
-                self._measure(name, feed.index)
+                self._measure(name)
                 # At most a fiftieth of a core's time.
-                measure_at[name] = began + max(1.0, 50 * (time.monotonic() - began))
+                measure_at[name] = began + max(0.2, 50 * (time.monotonic() - began))
         except EarshotError as error:
             self._note(name, "", error)
         except Exception:
             log.exception("the updates of index %s could not be followed", name)
 
-    def _measure(self, name: str, index: LiveIndex) -> None:
-        index.watch.measure(index.now())
-        if not index.is_short_of_recall:
+    def _measure(self, name: str) -> None:
+        served = self._served.get(name)
+        if served is None:
+            return
+        watch = served.index.watch
+        watch.measure(served.index.now(), served.target_recall)
+        if not served.is_short:
             self._short.discard(name)
         elif name not in self._short:
             self._short.add(name)
-            recall, target = index.watch.recall, index.manifest.tuning.target_recall
+            recall = watch.recall
             assert recall is not None
             reason = f"real queries find {recall.value:.4f} of their neighbors, at most {recall.high:.4f}"
-            log.warning("index %s is short of its recall %g: %s", name, target, reason)
+            log.warning("index %s is short of its recall %g: %s", name, served.promised, reason)
             self.on_short_recall(name, reason)
 
 

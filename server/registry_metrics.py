@@ -52,7 +52,7 @@ def index_metrics(registry: Registry) -> Iterator[Metric]:
             "datapoints": len(served.index),
             "changed_datapoints": served.index.changed,
             "update_sequence": served.index.sequence,
-            "target_recall": served.target_recall or manifest.tuning.target_recall,
+            "target_recall": served.promised,
             "measured_recall": measured_recall(manifest),
             "created_timestamp_seconds": datetime.fromisoformat(manifest.created).timestamp(),
             "load_seconds": registry.load_seconds.get(name, 0.0),

@@ -58,7 +58,7 @@ class SearchPlan:
         """Whether the recall that the index promises is what was asked for."""
         return (
             self.where is None
-            and self.target_recall is None
+            and self.target_recall == self.served.target_recall
             and self.approximate_neighbor_count is None
             and self.fraction_leaf_nodes_to_search is None
         )
@@ -230,7 +230,7 @@ def _neighbor_count(given: int | None) -> int:
 
 def _target_recall(request: messages.SearchOptions, served: ServedIndex) -> float | None:
     says_nothing = (
-        request.target_recall is None
+        request.target_recall in (None, served.promised)
         and request.approximate_neighbor_count is None
         and request.fraction_leaf_nodes_to_search_override is None
     )

@@ -84,12 +84,6 @@ class LiveIndex(Index):
         """What differs from the version: fresh datapoints, and rows of the version that died."""
         return len(self._columns) - self._fresh_dead + self._base_dead
 
-    @property
-    def is_short_of_recall(self) -> bool:
-        """Whether real searches were measured to find less than the index promises, beyond chance."""
-        recall = self.watch.recall
-        return recall is not None and recall.high < self.manifest.tuning.target_recall
-
     def now(self) -> Index:
         """The index as it is at this moment, which no later update changes."""
         return self.over(self._shard)

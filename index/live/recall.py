@@ -15,14 +15,14 @@ from ..tuning import Recall, recall_of
 __all__ = ["RecallWatch"]
 
 SAMPLED_AT = 10
-_EVERY = 16
-_KEPT = 256
-_WINDOW = 512
+_EVERY = 17  # no power of two, so that of batches of 16 or 64 not always the same places are remembered
+_KEPT = 512
 _ENOUGH = 100
+_AT_ONCE = 8  # each of them costs an exact search
 
 
 class RecallWatch:
-    """Recent queries, and the recall at k = 10 that they have at the index's own target.
+    """Recent queries, and the recall at k = 10 that they have at what searches get that ask for none.
 
     Any thread may `offer`; one `measure`s. What a version's updates did to recall is not what they do to the
     next one's, so each version begins anew, with the queries of the one before.
@@ -30,7 +30,7 @@ class RecallWatch:
 
     def __init__(self, queries: deque[Floats] | None = None) -> None:
         self._queries = deque(queries or (), maxlen=_KEPT)
-        self._hits: deque[int] = deque(maxlen=_WINDOW)
+        self._hits: deque[int] = deque(maxlen=_KEPT)
         self._lock = Lock()
         self._offered = 0
 
@@ -40,40 +40,57 @@ class RecallWatch:
             return RecallWatch(self._queries)
 
     def offer(self, queries: Floats) -> None:
-        """Maybe remember one of some queries that were searched for, [q, dimension] or [dimension].
+        """Remember one of seventeen queries that were searched for, [q, dimension] or [dimension].
 
         Costs a hundred nanoseconds; of two threads at once one may be overlooked, which does no harm.
         """
-        before = self._offered // _EVERY
-        self._offered += len(queries) if queries.ndim == 2 else 1
-        if self._offered // _EVERY == before or not queries.size:
+        first = -self._offered % _EVERY
+        count = len(queries) if queries.ndim == 2 else 1
+        self._offered += count
+        if first >= count:
             return
-        query = np.array(queries[-1] if queries.ndim == 2 else queries, np.float32)
+        picked = np.array(queries[first::_EVERY] if queries.ndim == 2 else queries[np.newaxis], np.float32)
         with self._lock:
-            self._queries.append(query)
+            self._queries.extend(picked)
 
-    def measure(self, index: Index, count: int = 8) -> bool:
+    def sample(self) -> Floats | None:
+        """The remembered queries, [q, dimension]; None where they are too few to speak for others."""
+        with self._lock:
+            kept = list(self._queries)
+        return np.stack(kept) if len(kept) >= _ENOUGH else None
+
+    def is_short_of(self, target: float) -> bool:
+        """Whether real searches were measured to find less than a recall, beyond chance."""
+        recall = self.recall
+        return recall is not None and recall.high < target
+
+    def measure(self, index: Index, target: float | None = None) -> bool:
         """Ask the oldest remembered queries again, as usual and exactly; False where there are none.
 
         Args:
             index: As it is at one moment (`LiveIndex.now`).
-            count: Queries; each costs an exact search.
+            target: Recall of a search that asks for none; None for the index's own.
         """
         k = min(SAMPLED_AT, len(index))
         with self._lock:
-            taken = [self._queries.popleft() for _ in range(min(count, len(self._queries)))]
+            taken = [self._queries.popleft() for _ in range(min(_AT_ONCE, len(self._queries)))]
             if k < SAMPLED_AT or not taken:
                 return False
             self._queries.extend(taken)  # asked again when their turn comes, if nothing newer is there
         asked = np.stack(taken)
-        hits = hits_of(index.search(asked, k), index.search(asked, k, target_recall=1.0), asked)
+        found = index.search(asked, k, target_recall=target)
+        hits = hits_of(found, index.search(asked, k, target_recall=1.0), asked)
         with self._lock:
             self._hits.extend(hits.tolist())
         return True
 
     @property
     def recall(self) -> Recall | None:
-        """Of the last queries measured, with its interval; None before there are enough."""
+        """Of the last queries measured, with its interval; None before there are enough.
+
+        What was found of a query a second time says nothing more about others.
+        """
         with self._lock:
-            hits = np.array(self._hits, np.int64)
+            last = min(len(self._hits), len(self._queries))
+            hits = np.array(list(self._hits)[len(self._hits) - last :], np.int64)
         return recall_of(hits, SAMPLED_AT) if len(hits) >= _ENOUGH else None

@@ -127,8 +127,31 @@ def measured(watch: RecallWatch) -> Recall | None:
 
 
 @pytest.mark.parametrize(("hits", "is_short"), [(5, True), (10, False)])
-def test_an_index_that_finds_too_little_says_so(base: Index, hits: int, is_short: bool) -> None:
-    live = LiveIndex(base)
-    assert not live.is_short_of_recall
-    live.watch._hits.extend([hits] * 200)
-    assert live.is_short_of_recall == is_short
+def test_recall_that_falls_short_beyond_chance_is_seen(hits: int, is_short: bool) -> None:
+    watch = RecallWatch()
+    assert not watch.is_short_of(0.95)
+    watch.offer(draw(4000, CENTRES, 15))
+    watch._hits.extend([hits] * 200)
+    assert watch.is_short_of(0.95) == is_short
+
+
+def test_a_query_measured_twice_counts_once(base: Index) -> None:
+    watch = RecallWatch()
+    watch.offer(draw(17 * 90, CENTRES, 15))
+    for _ in range(40):
+        assert watch.measure(base)
+    assert measured(watch) is None
+    assert watch.sample() is None
+
+
+@pytest.mark.parametrize("size", [1, 16, 64, 1000])
+def test_every_query_of_a_batch_has_the_same_chance(size: int) -> None:
+    watch = RecallWatch()
+    queries = np.arange(16_000, dtype=np.float32)[:, np.newaxis]
+    for start in range(0, len(queries), size):
+        watch.offer(queries[start] if size == 1 else queries[start : start + size])
+    kept = watch.sample()
+    assert kept is not None
+    places = kept[:, 0].astype(int) % size
+    assert len(kept) == 512
+    assert len(set(places.tolist())) >= min(size, 400)
