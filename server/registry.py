@@ -323,7 +323,7 @@ class Registry:
             if began >= measure_at.get(name, 0):
                 self._measure(name)
                 # At most a fiftieth of a core's time.
-                measure_at[name] = began + max(0.2, 50 * (time.monotonic() - began))
+                measure_at[name] = began + max(0.2, 200 * (time.monotonic() - began))
         except EarshotError as error:
             self._note(name, "", error)
         except Exception:

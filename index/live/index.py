@@ -34,7 +34,7 @@ from .shard import LiveShard
 
 __all__ = ["LiveIndex"]
 
-SEAL_AT = 16_384
+SEAL_AT = 4_096
 
 
 class LiveIndex(Index):

@@ -4,7 +4,8 @@ Nothing waits while the engine is idle. What was cancelled or came too late is d
 costs engine time, and one bad item fails alone.
 
 What is known to take less than waking another thread and hearing from it is done on the loop itself, one
-batch a turn: what arrives meanwhile waits in the sockets, and is the next batch.
+batch a turn: what arrives meanwhile waits in the sockets, and is the next batch. So is what takes a little
+longer and is all there is to do.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Batcher(Generic[Key, Item, Result]):
         self._cost_of = cost_of
         self._run = run
         self._executor = executor
-        self._free = slots
+        self._free = self._slots = slots
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._dear: Lanes[Key, Item, Result] = Lanes()
@@ -122,6 +123,9 @@ class Batcher(Generic[Key, Item, Result]):
             name, key, batch = self._dear.take(self._room)
             if not batch:
                 continue
+            if self._is_all(key, batch):
+                self._run_here(name, key, batch, self._dear_pace)
+                continue
             self._tell(name, batch)
             self._free -= 1
             try:
@@ -142,11 +146,21 @@ class Batcher(Generic[Key, Item, Result]):
             for entry in batch:
                 self._dear.add(name, key, entry)
             return
+        self._run_here(name, key, batch, self._cheap_pace)
+
+    def _is_all(self, key: Key, batch: list[Entry[Item, Result]]) -> bool:
+        """Whether this is the one small thing to do: nobody waits, or could do more meanwhile."""
+        if len(batch) > 1 or batch[0].weight > 1 or self._free < self._slots or self._dear or self._cheap:
+            return False
+        cost = self._cost_of(key)
+        return cost is not None and cost.is_small
+
+    def _run_here(self, name: Hashable, key: Key, batch: list[Entry[Item, Result]], pace: Pace) -> None:
         self._tell(name, batch)
         started = time.perf_counter()
         outcomes = self._outcomes(key, batch)
         seconds = time.perf_counter() - started
-        self._note(key, batch, self._cheap_pace, seconds, seconds)
+        self._note(key, batch, pace, seconds, seconds)
         self._deliver(batch, outcomes)
 
     def _tell(self, name: Hashable, batch: list[Entry[Item, Result]]) -> None:

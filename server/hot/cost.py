@@ -22,14 +22,15 @@ class Cost:
     """A line through what was noted, whose older points fade: exponentially weighted least squares.
 
     `room` is how many units will be done in `limit` seconds: 0 where fewer than `LEAST` will, or nothing is
-    known.
+    known. `is_small` says whether one will be.
     """
 
-    __slots__ = ("_covariance", "_limit", "_seconds", "_units", "_variance", "room")
+    __slots__ = ("_covariance", "_limit", "_seconds", "_units", "_variance", "is_small", "room")
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self.room = 0
+        self.is_small = False
         self._seconds = 0.0  # the mean
         self._units = 0.0
         self._variance = 0.0  # of the units
@@ -50,6 +51,7 @@ class Cost:
         slope = self._slope
         room = int(self._units + (self._limit - self._seconds) / slope) if slope > 0 else 0
         self.room = room if room >= LEAST else 0
+        self.is_small = self.seconds(1) <= self._limit
 
     def seconds(self, units: int) -> float:
         """What so many units will take. Only after something was noted."""

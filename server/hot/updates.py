@@ -33,7 +33,7 @@ __all__ = ["Updater"]
 
 Result = TypeVar("Result")
 
-SMALL_BYTES = 64 << 10
+SMALL_BYTES = 16 << 10
 """Of a request that the loop reads itself: searches wait for it, about as long as threads take turns."""
 
 

@@ -100,8 +100,33 @@ async def test_a_key_is_learned_off_the_loop_and_then_run_on_it(engine: Engine) 
 
 async def test_what_fits_in_a_turn_only_by_a_few_is_left_to_the_thread(engine: Engine) -> None:
     engine.knows("key", LIMIT / 3)
-    assert await batcher_of(engine).submit("lane", "key", 1) == 2
-    assert engine.batches == [("key", [1], False)]
+    batcher = batcher_of(engine)
+    assert await asyncio.gather(*(batcher.submit("lane", "key", n) for n in range(2))) == [0, 2]
+    assert engine.batches == [("key", [0, 1], False)]
+
+
+async def test_but_not_where_it_is_small_and_all_there_is_to_do(engine: Engine) -> None:
+    engine.knows("key", LIMIT / 3)
+    engine.knows("long", 2 * LIMIT)
+    batcher = batcher_of(engine)
+    assert await batcher.submit("lane", "key", 1) == 2
+    assert await batcher.submit("lane", "key", 2, weight=2) == 4
+    assert await batcher.submit("lane", "long", 3) == 6
+    assert engine.batches == [("key", [1], True), ("key", [2], False), ("long", [3], False)]
+
+
+async def test_a_small_one_is_left_to_the_thread_while_that_is_at_work(engine: Engine) -> None:
+    engine.knows("dear", 10 * LIMIT)
+    engine.knows("key", LIMIT / 3)
+    batcher = Batcher(
+        engine.run, ThreadPoolExecutor(2), slots=2, max_batch=64, max_waiting=9, cost_of=engine.cost_of
+    )
+    dear = batcher.submit("lane", "dear", 1)
+    assert await asyncio.to_thread(engine.is_busy.wait, 10)
+    assert await batcher.submit("lane", "key", 2) == 4
+    engine.go.set()
+    assert await dear == 2
+    assert sorted(engine.batches) == [("dear", [1], False), ("key", [2], False)]
 
 
 async def test_the_dear_never_hold_up_the_loop_or_the_cheap(engine: Engine) -> None:
