@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -37,17 +36,17 @@ from earshot.index import Index, Store
 from earshot.index.distance import Floats
 from earshot.index.journal import Put, open_journal
 from earshot.index.live import LiveIndex
-from earshot.v1 import datapoint_service_pb2 as datapoint_service
-from earshot.v1 import search_service_pb2 as search_service
 
 from .h2 import load_by_frames
+from .load import Load
 from .service import BARE, SEARCH, UNKNOWN_FIELD, synthetic
+from .updates_load import INDEX, UPSERT, K, found, raw, search_message, updates_at, upsert_message
 from .updates_recall import recall_made_good, recall_under_updates
 
 BATCHES, CALLERS = (1, 100, 1000), (1, 8, 64)
 RATES = (0, 1000, 5000)
-INDEX, CHANGING, DIMENSION, K = "benchmark", "changing", 128, 10
-UPSERT = "/earshot.v1.DatapointService/UpsertDatapoints"
+TURNS = 5
+CHANGING, DIMENSION = "changing", 128
 PARTS = ("journal", "single", "service", "visible", "mixed", "restart", "recall")
 
 Messages = list[list[bytes]]
@@ -130,32 +129,6 @@ def server(data_dir: Path, compact_updates: int = 0) -> Iterator[str]:
         process.wait(60)
 
 
-def upsert_message(names: list[str], vectors: Floats) -> bytes:
-    """One request, encoded."""
-    request = datapoint_service.UpsertDatapointsRequest(index=INDEX)
-    for name, vector in zip(names, vectors, strict=True):
-        request.datapoints.add(datapoint_id=name, feature_vector_float32=vector.astype("<f4").tobytes())
-    return request.SerializeToString()
-
-
-def search_message(vector: Floats, recall: float | None = None) -> bytes:
-    """One request, encoded."""
-    request = search_service.SearchRequest(index=INDEX, neighbor_count=K, target_recall=recall)
-    request.vector.values.extend(vector.tolist())
-    return request.SerializeToString()
-
-
-def raw(channel: grpc.Channel, method: str) -> Callable[[bytes], bytes]:
-    """A method that takes and returns bytes, so that the generator costs little."""
-    return channel.unary_unary(method)  # type: ignore[return-value]
-
-
-def found(answer: bytes) -> set[str]:
-    """The ids in an answer."""
-    response = search_service.SearchResponse.FromString(answer)
-    return {neighbor.datapoint.datapoint_id for neighbor in response.neighbors}
-
-
 def one_by_one(address: str, vectors: Floats, seconds: float) -> Iterator[dict[str, Any]]:
     """Upserts of one datapoint a call, 20,000 ids in turn, beside what could be reached at best."""
     messages = [upsert_message([f"s{row}"], vectors[row : row + 1]) for row in range(20_000)]
@@ -220,58 +193,51 @@ def visible(address: str, queries: Floats, count: int) -> Iterator[dict[str, Any
     }
 
 
-def write_steadily(address: str, rate: int, written: Any, stop: Any) -> None:
-    """Batches of 100 over 20,000 ids, each at its time or as soon as the one before is through."""
-    vectors = synthetic(20_000, 3)
-    messages = [
-        upsert_message([f"m{row}" for row in range(start, start + 100)], vectors[start : start + 100])
-        for start in range(0, len(vectors), 100)
-    ]
-    with grpc.insecure_channel(address) as channel:
-        upsert, began = raw(channel, UPSERT), time.perf_counter()
-        while not stop.is_set():
-            if (pause := began + written.value / rate - time.perf_counter()) > 0:
-                time.sleep(min(pause, 0.1))
-                continue
-            upsert(messages[written.value // 100 % len(messages)])
-            written.value += 100
-
-
 def mixed(address: str, queries: Floats, seconds: float) -> Iterator[dict[str, Any]]:
-    """Latency and recall of one caller's searches under each rate of updates, in batches of 100."""
-    with grpc.insecure_channel(address) as channel:
-        search = raw(channel, SEARCH)
-        asks = [search_message(query) for query in queries]
-        exact = [search_message(query, 1.0) for query in queries[:100]]
-        for ask in asks[:200]:
-            search(ask)
-        processes = multiprocessing.get_context("spawn")
+    """One caller's searches under each rate of updates, in batches of 100, which take turns.
+
+    Latencies are medians of `TURNS` turns; `of quiet` compares each with the turn without updates before it,
+    which has the fresh datapoints of those before. The first row is of the index before any update.
+    """
+    asks = [search_message(query) for query in queries]
+    exact = [search_message(query, 1.0) for query in queries[:100]]
+    search = partial(load_by_frames, address, SEARCH, asks, 1)
+    search(seconds)
+    untouched = search(seconds)
+    loads: dict[int, list[Load]] = {rate: [] for rate in RATES}
+    came: dict[int, list[float]] = {rate: [] for rate in RATES}
+    recalls = {}
+    for _ in range(TURNS):
         for rate in RATES:
-            written, stop = processes.Value("q", 0), processes.Event()
-            writer = processes.Process(target=write_steadily, args=(address, rate, written, stop))
-            if rate:
-                writer.start()
-                while not written.value:
-                    time.sleep(0.01)
-            before, began = written.value, time.perf_counter()
-            times: list[float] = []
-            while time.perf_counter() - began < seconds:
-                start = time.perf_counter()
-                search(asks[len(times) % len(asks)])
-                times.append(time.perf_counter() - start)
-            elapsed, came = time.perf_counter() - began, written.value - before
-            stop.set()
-            if rate:
-                writer.join()
-            hits = [len(found(search(asks[i])) & found(search(exact[i]))) / K for i in range(len(exact))]
-            yield {
-                "asked for, upserts/s": rate,
-                "upserts/s": round(came / elapsed),
-                "searches/s": round(len(times) / elapsed),
-                "p50 ms": round(1e3 * float(np.quantile(times, 0.5)), 2),
-                "p99 ms": round(1e3 * float(np.quantile(times, 0.99)), 2),
-                "recall after": round(float(np.mean(hits)), 4),
-            }
+            with updates_at(address, rate) as written:
+                before, began = written(), time.perf_counter()
+                loads[rate].append(search(seconds))
+                came[rate].append((written() - before) / (time.perf_counter() - began))
+            with grpc.insecure_channel(address) as channel:
+                ask = raw(channel, SEARCH)
+                hits = [len(found(ask(asks[i])) & found(ask(exact[i]))) / K for i in range(len(exact))]
+                recalls[rate] = round(float(np.mean(hits)), 4)
+    quiet = np.array([load.p99_ms for load in loads[0]])
+    yield {
+        "upserts/s": "none yet",
+        "came": 0,
+        "searches/s": round(untouched.per_second),
+        "p50 ms": round(untouched.p50_ms, 2),
+        "p99 ms": round(untouched.p99_ms, 2),
+        "of quiet": "",
+        "recall after": "",
+    }
+    for rate, turns in loads.items():
+        p99 = np.array([load.p99_ms for load in turns])
+        yield {
+            "upserts/s": rate,
+            "came": round(float(np.median(came[rate]))),
+            "searches/s": round(float(np.median([load.per_second for load in turns]))),
+            "p50 ms": round(float(np.median([load.p50_ms for load in turns])), 2),
+            "p99 ms": round(float(np.median(p99)), 2),
+            "of quiet": round(float(np.median(p99 / quiet)), 2),
+            "recall after": recalls[rate],
+        }
 
 
 def restart(data_dir: Path, vectors: Floats, entries: int) -> dict[str, Any]:
@@ -336,7 +302,7 @@ def with_index(
             with server(Path(folder)) as address:
                 parts: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
                     "visible": lambda: visible(address, updates, 200 if quick else 1000),
-                    "mixed": lambda: mixed(address, synthetic(1000, 2), 4 * seconds),
+                    "mixed": lambda: mixed(address, synthetic(1000, 2), seconds),
                     "single": lambda: one_by_one(address, updates, seconds),
                     "service": lambda: through_service(address, updates, seconds),
                 }
