@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, RedirectResponse
 
 from earshot.errors import EarshotError, Internal, InvalidArgument, NotFound, Unimplemented, row_of
 
@@ -129,6 +129,11 @@ def _query_routes(app: FastAPI, service: Service, reply: Reply, write: Reply, ma
 
 
 def _health_routes(app: FastAPI, service: Service) -> None:
+    @app.get("/", include_in_schema=False)
+    async def root() -> Response:
+        """Whoever opens the address in a browser finds what can be asked."""
+        return RedirectResponse("/docs")
+
     @app.get("/healthz", tags=["health"])
     async def healthz() -> dict[str, str]:
         """The process is alive."""

@@ -14,8 +14,8 @@ from .conftest import COUNT
 
 
 def test_the_api_page_works_without_the_internet(server: Server) -> None:
-    page = httpx.get(f"{server.http}/docs")
-    assert page.status_code == 200
+    page = httpx.get(f"{server.http}/", follow_redirects=True)
+    assert (page.status_code, page.url.path) == (200, "/docs")
     for address in re.findall(r'(?:src|href)="([^"]+)"', page.text):
         assert address.startswith("/"), address
         assert httpx.get(server.http + address).status_code == 200
