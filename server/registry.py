@@ -38,6 +38,9 @@ __all__ = ["Registry", "ServedIndex"]
 
 DEFAULT_TARGET_RECALL = 0.95
 TIDY_SECONDS = 0.1
+MEASURING_PAUSE, FIRST_MEASURING_PAUSE = 200, 50
+"""Measuring recall is followed by so many times as long without it: searches of that moment take longer, and
+of a hundred one may. At first more often, until there is something to tell."""
 
 # Trying the same version again may help; any other error stays until the next version.
 _MAY_PASS = (Unavailable, ResourceExhausted, PermissionDenied)
@@ -322,8 +325,8 @@ class Registry:
             began = time.monotonic()
             if began >= measure_at.get(name, 0):
                 self._measure(name)
-                # At most a fiftieth of a core's time.
-                measure_at[name] = began + max(0.2, 200 * (time.monotonic() - began))
+                pause = MEASURING_PAUSE if feed.index.watch.recall is not None else FIRST_MEASURING_PAUSE
+                measure_at[name] = began + max(0.2, pause * (time.monotonic() - began))
         except EarshotError as error:
             self._note(name, "", error)
         except Exception:
