@@ -29,8 +29,8 @@ from .settings import Settings
 __all__ = ["Compactor"]
 
 LOOK_SECONDS = 2.0
-PAUSE_SECONDS = 300.0
-"""After a failure: what failed once mostly fails again, and costs as much."""
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 300.0, 6 * 3600.0
+"""After a failure, twice as long after each more: what failed once mostly fails again, and costs as much."""
 
 MIN_UPDATES = 1000
 """A share of a small index is soon reached; so few updates are searched exactly in no time."""
@@ -51,6 +51,7 @@ class Compactor:
         self._registry, self._settings, self._look_seconds = registry, settings, look_seconds
         self._asked: dict[str, tuple[str, str]] = {}  # by index: of which version, and why
         self._not_before: dict[str, float] = {}
+        self._failures: Counter[str] = Counter()  # since the last success
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="earshot-compactor", daemon=True)
         self._ending = threading.Lock()
@@ -146,10 +147,13 @@ class Compactor:
             log.error("index %s could not be compacted: %s", name, error.message)
             self.runs[name, "failed"] += 1
             self.problems[name] = error.message
-            self._not_before[name] = time.monotonic() + PAUSE_SECONDS
+            self._failures[name] += 1
+            pause = PAUSE_SECONDS * 2.0 ** (self._failures[name] - 1)
+            self._not_before[name] = time.monotonic() + min(pause, LONGEST_PAUSE_SECONDS)
             return
         self._asked.pop(name, None)
         self.problems.pop(name, None)
+        self._failures.pop(name, None)
         self.runs[name, "ok"] += 1
         self.seconds[name] = time.monotonic() - began
         log.info(

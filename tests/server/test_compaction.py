@@ -12,7 +12,10 @@ import pytest
 
 from earshot.client import Client
 from earshot.index import Index, Store
-from earshot.index.journal import open_journal
+from earshot.index.journal import Remove, open_journal
+from earshot.server.compactor import Compactor
+from earshot.server.registry import Registry
+from earshot.server.settings import load_settings
 from tests.servers import Server, serving
 
 DIMENSION = 8
@@ -93,3 +96,22 @@ def test_a_journal_is_trimmed_by_the_server_that_owns_it(data):
             assert journal.status().trimmed <= store.oldest_sequence("mine")
     with serving(data) as server, Client(server.http) as client:
         assert len(client.read("mine", [f"{each}" for each in range(200, number)])) == number - 200
+
+
+def test_what_fails_is_tried_again_ever_more_rarely(data: Path) -> None:
+    registry = Registry(Store(data), poll_seconds=None)
+    registry.start()
+    compactor = Compactor(registry, load_settings(data_dir=str(data), compact_updates=1))
+    everything = [Remove(str(row)) for row in range(200)]
+    try:
+        registry.feed("mine").write(everything, request_id=None, timeout=10)
+        for failures, pause in enumerate((300, 600), 1):
+            compactor.look()
+            assert compactor.runs["mine", "failed"] == failures
+            assert "every datapoint of mine was removed" in compactor.problems["mine"]
+            assert compactor._not_before["mine"] - time.monotonic() == pytest.approx(pause, abs=10)
+            compactor.look()
+            assert compactor.runs["mine", "failed"] == failures
+            compactor._not_before.clear()
+    finally:
+        registry.stop()
