@@ -30,10 +30,11 @@ from .limits import MAX_HEADER_BYTES
 from .operations import Operations
 from .registry import Registry
 from .registry_metrics import index_metrics
+from .renewal import when_renewed
 from .service import Service
 from .settings import Settings
 from .telemetry import telemetry_for, telling_peers
-from .tls import check_tls, grpc_credentials
+from .tls import GrpcCertificates, check_tls
 from .workers import Workers, multiply_on_one_thread, take_short_turns
 
 __all__ = ["Addresses", "listen", "running", "serve"]
@@ -119,6 +120,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
         is_shared = settings.workers > 1
         if is_shared:  # who shares a port is given connections as soon as it listens
             await asyncio.to_thread(registry.start)
+        certificates = GrpcCertificates(settings)
         grpc_face = GrpcFace(
             service,
             workers,
@@ -127,7 +129,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
             host=settings.host,
             port=settings.grpc_port,
             is_port_shared=is_shared,
-            credentials=grpc_credentials(settings),
+            credentials=certificates.credentials,
             max_message_bytes=settings.max_message_bytes,
             max_answer_bytes=settings.max_answer_bytes,
         )
@@ -160,10 +162,20 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
         await grpc_face.start()
         while not uvicorn_server.started and not serving.done():
             await asyncio.sleep(0.005)
+
+        def renew() -> None:
+            certificates.renew()
+            if uvicorn_server.config.ssl is not None and settings.tls_certificate is not None:
+                uvicorn_server.config.ssl.load_cert_chain(settings.tls_certificate, settings.tls_key)
+                if settings.tls_client_ca is not None:
+                    uvicorn_server.config.ssl.load_verify_locations(settings.tls_client_ca)
+
+        renewing = asyncio.create_task(when_renewed(settings, renew))
         try:
             async with telling_peers(telemetry.metrics):
                 yield Addresses.of(settings, grpc_port=grpc_face.port, http_port=listener.getsockname()[1])
         finally:
+            renewing.cancel()
             uvicorn_server.should_exit = True
             await grpc_face.stop(DRAIN_SECONDS)
             await serving

@@ -10,7 +10,7 @@ from earshot.errors import InvalidArgument
 
 from .settings import Settings
 
-__all__ = ["check_tls", "grpc_credentials"]
+__all__ = ["GrpcCertificates", "check_tls"]
 
 
 def check_tls(settings: Settings) -> None:
@@ -38,15 +38,42 @@ def check_tls(settings: Settings) -> None:
             ) from error
 
 
-def grpc_credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """For grpcio's server; None without TLS. `check_tls` has looked at them."""
-    if settings.tls_certificate is None:
-        return None
-    key = (settings.tls_key or settings.tls_certificate).read_bytes()
-    client_ca = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
-    return grpc.ssl_server_credentials(
-        [(key, settings.tls_certificate.read_bytes())], client_ca, require_client_auth=client_ca is not None
-    )
+class GrpcCertificates:
+    """For grpcio's server, which asks at each handshake whether there are newer ones.
+
+    Attributes:
+        credentials: None without TLS. `check_tls` has looked at the files.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._are_newer = False
+        self.credentials: grpc.ServerCredentials | None = None
+        if settings.tls_certificate is not None:
+            self.credentials = grpc.dynamic_ssl_server_credentials(
+                self._read(),
+                self._fetch,  # type: ignore[arg-type]  # None, which grpcio takes too, is as before
+                require_client_authentication=settings.tls_client_ca is not None,
+            )
+
+    def renew(self) -> None:
+        """The files changed; `check_tls` has looked at them."""
+        self._are_newer = True
+
+    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        if not self._are_newer:
+            return None
+        self._are_newer = False
+        return self._read()
+
+    def _read(self) -> grpc.ServerCertificateConfiguration:
+        settings = self._settings
+        assert settings.tls_certificate is not None
+        key = (settings.tls_key or settings.tls_certificate).read_bytes()
+        client_ca = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
+        return grpc.ssl_server_certificate_configuration(
+            [(key, settings.tls_certificate.read_bytes())], client_ca
+        )
 
 
 def _reason(error: OSError) -> str:

