@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import numpy as np
 
 from earshot.client import Client
 from earshot.index import Index, Store
+from earshot.index.journal import open_journal
 from earshot.server.run import Addresses
 from earshot.v1 import datapoint_pb2, search_service_pb2
 
@@ -151,8 +152,13 @@ class Swaps:
         self.swap()
 
     def swap(self) -> None:
-        """Publishes the other one, and removes what is old."""
-        self._store.publish(INDEX, self._indexes[self._number % 2])
+        """Publishes the other one, as if it held all updates so far, and removes what is old."""
+        path, last = self._store.journal_file(INDEX), 0
+        if path is not None and path.exists():
+            with closing(open_journal(path, INDEX, read_only=True)) as journal:
+                last = journal.last()
+        extra = {"sequence_number": last}
+        self._store.publish(INDEX, self._indexes[self._number % 2], manifest_extra=extra)
         self._store.prune(INDEX, 2)
         self._number += 1
 
