@@ -253,8 +253,10 @@ class Registry:
             )
         feed = self._feeds.get(name)
         if feed is not None:
-            carried = feed.carried_over(opened)
-            carried.watch = feed.index.watch.renewed()
+            carried, before = feed.carried_over(opened), feed.index
+            # What was asked of another model, or another dimension, says nothing here.
+            if (before.dimension, before.manifest.model) == (opened.dimension, opened.manifest.model):
+                carried.watch = before.watch.renewed()
             return carried
         self._feeds[name] = Feed(name, journal_address(self.store, name, self._journal), opened)
         return self._feeds[name].index

@@ -111,3 +111,21 @@ def test_recall_is_measured_of_a_target_that_was_set_after_the_build(data: Path)
             assert time.monotonic() < deadline, server.log()
             time.sleep(0.02)
         assert told(server)["target"] == metric(server, "target_recall") == 0.8
+
+
+def test_queries_of_another_dimension_are_forgotten_with_it(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    store.create("mine")
+    store.publish("mine", Index.build(DICE.standard_normal((500, 8)).astype(np.float32)))
+    with serving(tmp_path / "data") as server, Client(server.http) as client:
+        client.search_batch("mine", vectors=DICE.standard_normal((64, 8)), k=10)
+        store.publish("mine", Index.build(DICE.standard_normal((500, 12)).astype(np.float32)))
+        deadline = time.monotonic() + 90
+        while not client.get_index("mine").current_version.endswith("v000002"):
+            assert time.monotonic() < deadline, server.log()
+        while not told(server):
+            client.search_batch("mine", vectors=DICE.standard_normal((64, 12)), k=10)
+            assert time.monotonic() < deadline, server.log()
+            time.sleep(0.02)
+        assert "Traceback" not in server.log()
+        assert "ERROR" not in server.log()
