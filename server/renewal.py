@@ -47,10 +47,10 @@ async def when_renewed(settings: Settings, take: Callable[[], None]) -> None:
         taken = seen
         try:
             check_tls(settings)
-        except InvalidArgument as error:
-            log.error("the certificates changed; those from before are served on: %s", error.message)
-        else:
             take()
+        except (InvalidArgument, OSError) as error:  # OSError: they changed once more in between
+            log.error("the certificates changed; those from before are served on: %s", error)
+        else:
             log.info("the certificates were renewed")
 
 

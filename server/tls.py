@@ -47,7 +47,7 @@ class GrpcCertificates:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._are_newer = False
+        self._newer: grpc.ServerCertificateConfiguration | None = None
         self.credentials: grpc.ServerCredentials | None = None
         if settings.tls_certificate is not None:
             self.credentials = grpc.dynamic_ssl_server_credentials(
@@ -57,14 +57,12 @@ class GrpcCertificates:
             )
 
     def renew(self) -> None:
-        """The files changed; `check_tls` has looked at them."""
-        self._are_newer = True
+        """Read the files again, which `check_tls` has looked at. Raises OSError where one is gone since."""
+        self._newer = self._read()
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        if not self._are_newer:
-            return None
-        self._are_newer = False
-        return self._read()
+        newer, self._newer = self._newer, None
+        return newer
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         settings = self._settings

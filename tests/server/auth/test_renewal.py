@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from earshot.client import Client, Retry, Tls
 from earshot.errors import Unavailable
+from earshot.server import renewal
 from tests.certificates import Files, write_certificates
 from tests.server.hot.conftest import Face, serving_face, settings_for
 
@@ -111,3 +113,31 @@ def test_so_is_who_signed_the_clients(
                 time.sleep(0.1)
             assert may_come(face, files, wire)
     assert "Traceback" not in face.log()
+
+
+@pytest.mark.anyio
+async def test_files_that_change_while_they_are_taken_up_do_not_end_the_watching(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "LOOK_SECONDS", 0.02)
+    (tmp_path / "new").mkdir()
+    files, renewed = write_certificates(tmp_path), write_certificates(tmp_path / "new")
+    settings = settings_for(data_dir, tls_certificate=files.server, tls_key=files.server_key)
+    taken = []
+
+    def take() -> None:
+        taken.append(files.server.read_bytes())
+        if len(taken) == 1:
+            raise FileNotFoundError(files.server)
+
+    watching = asyncio.create_task(renewal.when_renewed(settings, take))
+    for turn in (1, 2):
+        await asyncio.sleep(0.2)
+        for mine, newer in ((files.server, renewed.server), (files.server_key, renewed.server_key)):
+            mine.write_bytes(newer.read_bytes())
+        deadline = time.monotonic() + 10
+        while len(taken) < turn:
+            assert time.monotonic() < deadline
+            assert not watching.done()
+            await asyncio.sleep(0.02)
+    watching.cancel()
