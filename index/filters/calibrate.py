@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import inf
 
 import msgspec
 import numpy as np
@@ -139,11 +138,11 @@ class _World:
                 asked = self.queries[: max(1, _LEAF_QUERIES * CALIBRATED_AT[0] // k)]
                 trials = [_Trial.of(passing, self.queries[chosen], k) for passing, chosen in against]
                 kinds = [_Trial.of(anywhere, asked, k)], trials[::2], trials[1::2]
-                points += self._stopping(kinds, selectivity, scanning.row, leaf_row)
+                points += self._stopping(kinds, selectivity, scanning.row)
         return points, leaf_row
 
     def _stopping(
-        self, kinds: tuple[list[_Trial], ...], selectivity: float, scan_row: float, leaf_row: float
+        self, kinds: tuple[list[_Trial], ...], selectivity: float, scan_row: float
     ) -> list[LeafPoint]:
         """The stopping rules worth having, where filters of each kind are tried."""
         points = []
@@ -152,7 +151,7 @@ class _World:
             cost, _ = _cost(self.partition, trial, missing)
             if cost > len(trial.passing) * scan_row:
                 break
-            recalls = [_recall(self.partition, trials, missing, scan_row / leaf_row) for trials in kinds]
+            recalls = [_recall(self.partition, trials, missing) for trials in kinds]
             worst = min(recalls, key=lambda recall: recall.low)
             alone = _alone(self.partition, trial, missing)
             points.append(LeafPoint(trial.k, selectivity, missing, worst, cost, alone))
@@ -171,15 +170,15 @@ class _World:
         return Passing(as_bitmap(slots), self.partition, self.vectors, self.lift)
 
     def _correlated(self, selectivity: float) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]]:
-        """Some queries that lie together, and what is farthest from them, or nearest to them."""
+        """Some queries on one side, and what is farthest on the other, or nearest."""
         count, queries = len(self.vectors), self.queries
         rows = max(1, int(selectivity * count))
         for anchor in queries[
             self.generator.choice(len(queries), min(_ANCHORS, len(queries)), replace=False)
         ]:
-            together = np.argsort(-(queries @ anchor), kind="stable")[
-                : max(1, min(len(queries) // 2, _LEAF_QUERIES) // _ANCHORS)
-            ]
+            # From half of them: the very nearest find what passes in leaves that stand out, and miss less.
+            half = np.argsort(-(queries @ anchor), kind="stable")[: max(1, len(queries) // 2)]
+            together = half[:: max(1, len(half) * _ANCHORS // _LEAF_QUERIES)]
             blocks = _batches(self.vectors, 16_384)
             nearness = np.concatenate([self.lift.vectors(block) @ anchor for block in blocks])
             order = np.argpartition(nearness, (rows, count - rows))
@@ -203,28 +202,25 @@ def _truth(exact: ExactEngine, count: int, queries: Floats, own: Rows | None) ->
 def _cost(partition: Partition, trial: _Trial, missing: float) -> tuple[float, float]:
     """Seconds a query, and rows scored a query."""
     work = Work()
-    seconds, _ = timed(lambda: _leaves(partition, trial, missing, inf, work, _BATCH))
+    seconds, _ = timed(lambda: _leaves(partition, trial, missing, work, _BATCH))
     return seconds / len(trial.queries), work.rows / (2 * len(trial.queries))
 
 
 def _alone(partition: Partition, trial: _Trial, missing: float) -> float:
     few = _Trial(trial.passing, trial.queries[:_ALONE], trial.floor[:_ALONE], trial.k)
-    return timed(lambda: _leaves(partition, few, missing, inf, Work(), 1))[0] / len(few.queries)
+    return timed(lambda: _leaves(partition, few, missing, Work(), 1))[0] / len(few.queries)
 
 
-def _recall(partition: Partition, trials: list[_Trial], missing: float, worthwhile: float) -> Recall:
-    hits = [
-        trial.hits(_leaves(partition, trial, missing, worthwhile * len(trial.passing), Work(), _BATCH))
-        for trial in trials
-    ]
+def _recall(partition: Partition, trials: list[_Trial], missing: float) -> Recall:
+    # However many rows that takes: a search gives up leaves for a scan by what its whole batch would visit,
+    # so none can count on it.
+    hits = [trial.hits(_leaves(partition, trial, missing, Work(), _BATCH)) for trial in trials]
     return recall_of(np.concatenate(hits), trials[0].k)
 
 
-def _leaves(
-    partition: Partition, trial: _Trial, missing: float, worthwhile: float, work: Work, batch: int
-) -> Floats:
+def _leaves(partition: Partition, trial: _Trial, missing: float, work: Work, batch: int) -> Floats:
     found = [
-        search_leaves(partition, trial.passing, queries, trial.k, missing, work, worthwhile)[0]
+        search_leaves(partition, trial.passing, queries, trial.k, missing, work)[0]
         for queries in _batches(trial.queries, batch)
     ]
     return np.concatenate(found)

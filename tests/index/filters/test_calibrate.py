@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
-
 import numpy as np
 import pytest
 
@@ -27,6 +25,6 @@ def test_a_search_of_all_leaves_has_recall_one(measure):
     slots = np.flatnonzero(generator.random(6000) < 0.4).astype(np.uint32)
     passing = Passing(as_bitmap(slots), partition, vectors, lift)
     trial = _Trial.of(passing, lift.queries(queries), 10)
-    assert (trial.hits(_leaves(partition, trial, 0.0, inf, Work(), 64)) == 10).all()
+    assert (trial.hits(_leaves(partition, trial, 0.0, Work(), 64)) == 10).all()
     worse = trial.floor[:, np.newaxis] - np.float32(1e-3) * np.abs(trial.floor[:, np.newaxis])
     assert (trial.hits(np.repeat(worse, 10, axis=1)) == 0).all()

@@ -24,15 +24,23 @@ def clustered(count, generator, centres):
     return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
 
 
+def distances_of(vectors, queries, measure):
+    """Of every vector to every query."""
+    vectors, queries = vectors.astype(np.float64), queries.astype(np.float64)
+    if measure is DOT:
+        return queries @ vectors.T
+    return np.stack([((vectors - query) ** 2).sum(axis=1) for query in queries])
+
+
+def nearest(distances, mask, k, measure):
+    """The k nearest rows that pass, best first."""
+    sign = -1 if measure is DOT else 1
+    return sign * np.sort(sign * distances[:, mask], axis=1)[:, :k]
+
+
 def oracle(vectors, queries, mask, k, measure):
     """Distances of the k nearest rows that pass, best first."""
-    rows = np.flatnonzero(mask)
-    if measure is DOT:
-        values = -(queries.astype(np.float64) @ vectors[rows].T.astype(np.float64))
-    else:
-        apart = queries[:, np.newaxis].astype(np.float64) - vectors[rows][np.newaxis]
-        values = (apart**2).sum(axis=2)
-    return np.sort(values, axis=1)[:, :k] * (-1 if measure is DOT else 1)
+    return nearest(distances_of(vectors, queries, measure), mask, k, measure)
 
 
 class World:
@@ -47,6 +55,10 @@ class World:
             self.vectors = self.vectors * generator.uniform(0.5, 2, (COUNT, 1)).astype(np.float32) + 30
         self.queries = clustered(64, generator, centres) + (30 if measure is L2 else 0)
         self.queries = self.queries.astype(np.float32)
+        # So many that a recall is not a matter of which they are.
+        more = clustered(1000, np.random.default_rng(8), centres) + (30 if measure is L2 else 0)
+        self.more = more.astype(np.float32)
+        self.distances = distances_of(self.vectors, self.more, measure)
         self.masks = {name: generator.random(COUNT) < share for name, share in SHARES.items()}
         anchor = self.queries[0]
         nearness = self.vectors @ anchor if measure is DOT else -((self.vectors - anchor) ** 2).sum(axis=1)
@@ -84,15 +96,15 @@ NAMES = [*SHARES, "far", "near", "three", "none"]
 @pytest.mark.parametrize("k", [1, 10, 40, 100])
 def test_recall_holds_at_every_share_and_against_the_queries(world, name, k):
     mask = world.masks[name]
-    rows, distances, plan = world.filters.search(world.queries, k, as_where({name: "yes"}), TARGET)
-    truth = oracle(world.vectors, world.queries, mask, k, world.measure)
-    assert rows.shape == distances.shape == truth.shape == (len(world.queries), min(k, mask.sum()))
+    rows, distances, plan = world.filters.search(world.more, k, as_where({name: "yes"}), TARGET)
+    truth = nearest(world.distances, mask, k, world.measure)
+    assert rows.shape == distances.shape == truth.shape == (len(world.more), min(k, mask.sum()))
     assert mask[rows].all()
     assert all(len(set(found)) == rows.shape[1] for found in rows.tolist())
     if truth.shape[1]:
         edge = truth[:, -1:]
         hits = distances >= edge - 1e-4 if world.measure is DOT else distances <= edge + 1e-2
-        assert hits.mean() >= TARGET - 0.02  # 64 queries: the sample's own error
+        assert hits.mean() >= TARGET
         ordered = np.sort(distances, axis=1)
         assert (distances == (ordered[:, ::-1] if world.measure is DOT else ordered)).all()
     assert plan.passing == mask.sum()
