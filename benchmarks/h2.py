@@ -27,6 +27,7 @@ _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GO_AWAY, _WINDOW = 0, 1, 3, 4, 6, 7,
 _END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
 _WIDE = (1 << 31) - 1 - 65_535
 _STREAMS_A_CONNECTION = 8
+_LARGEST = 1 << 14  # payload that every server takes
 
 
 def load_by_frames(
@@ -103,7 +104,10 @@ class _Connection:
             self.stream += 2
             self.began[self.stream] = time.perf_counter()
             out.append(_frame(_HEADERS, _END_HEADERS, self.stream, self.headers))
-            out.append(_frame(_DATA, _END_STREAM, self.stream, next(bodies)))
+            body = next(bodies)
+            for start in range(0, len(body), _LARGEST):
+                flags = _END_STREAM if start + _LARGEST >= len(body) else 0
+                out.append(_frame(_DATA, flags, self.stream, body[start : start + _LARGEST]))
         self.socket.sendall(b"".join(out))
 
     def read(self) -> list[float]:

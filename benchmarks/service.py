@@ -137,7 +137,7 @@ def run_server(transport: str, data_dir: Path) -> None:
     else:
         start = serve
     start(
-        load_settings(data_dir=data_dir, port=0, grpc_port=0),
+        load_settings(data_dir=data_dir, port=0, grpc_port=0, compact_updates=0),  # nothing else at work
         ready=lambda addresses: print(json.dumps(asdict(addresses)), flush=True),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from threading import Lock
 
 import numpy as np
@@ -24,12 +25,13 @@ _AT_ONCE = 8  # each of them costs an exact search
 class RecallWatch:
     """Recent queries, and the recall at k = 10 that they have at what searches get that ask for none.
 
-    Any thread may `offer`; one `measure`s. What a version's updates did to recall is not what they do to the
-    next one's, so each version begins anew, with the queries of the one before.
+    Any thread may `offer`; one `measure`s. A query that comes again and again, as a probe's does, is one:
+    of others it says nothing. What a version's updates did to recall is not what they do to the next one's,
+    so each version begins anew, with the queries of the one before.
     """
 
-    def __init__(self, queries: deque[Floats] | None = None) -> None:
-        self._queries = deque(queries or (), maxlen=_KEPT)
+    def __init__(self, queries: dict[bytes, Floats] | None = None) -> None:
+        self._queries = dict(queries or {})  # the oldest first
         self._hits: deque[int] = deque(maxlen=_KEPT)
         self._lock = Lock()
         self._offered = 0
@@ -51,12 +53,15 @@ class RecallWatch:
             return
         picked = np.array(queries[first::_EVERY] if queries.ndim == 2 else queries[np.newaxis], np.float32)
         with self._lock:
-            self._queries.extend(picked)
+            for query in picked:
+                self._queries.setdefault(query.tobytes(), query)
+            for oldest in list(islice(self._queries, max(0, len(self._queries) - _KEPT))):
+                del self._queries[oldest]
 
     def sample(self) -> Floats | None:
         """The remembered queries, [q, dimension]; None where they are too few to speak for others."""
         with self._lock:
-            kept = list(self._queries)
+            kept = list(self._queries.values())
         return np.stack(kept) if len(kept) >= _ENOUGH else None
 
     def is_short_of(self, target: float) -> bool:
@@ -73,11 +78,11 @@ class RecallWatch:
         """
         k = min(SAMPLED_AT, len(index))
         with self._lock:
-            taken = [self._queries.popleft() for _ in range(min(_AT_ONCE, len(self._queries)))]
+            taken = {query: self._queries.pop(query) for query in list(islice(self._queries, _AT_ONCE))}
             if k < SAMPLED_AT or not taken:
                 return False
-            self._queries.extend(taken)  # asked again when their turn comes, if nothing newer is there
-        asked = np.stack(taken)
+            self._queries.update(taken)  # asked again when their turn comes, if nothing newer is there
+        asked = np.stack(list(taken.values()))
         found = index.search(asked, k, target_recall=target)
         hits = hits_of(found, index.search(asked, k, target_recall=1.0), asked)
         with self._lock:

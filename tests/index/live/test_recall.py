@@ -144,6 +144,16 @@ def test_a_query_measured_twice_counts_once(base: Index) -> None:
     assert watch.sample() is None
 
 
+def test_a_query_asked_again_and_again_speaks_for_itself_alone(base: Index) -> None:
+    watch = RecallWatch()
+    watch.offer(np.repeat(draw(3, CENTRES, 15), 17 * 100, axis=0))
+    for _ in range(40):
+        assert watch.measure(base)
+    assert measured(watch) is None
+    assert watch.sample() is None
+    assert len(watch._queries) == 3
+
+
 @pytest.mark.parametrize("size", [1, 16, 64, 1000])
 def test_every_query_of_a_batch_has_the_same_chance(size: int) -> None:
     watch = RecallWatch()
