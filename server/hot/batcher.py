@@ -33,13 +33,15 @@ Result = TypeVar("Result")
 class Batcher(Generic[Key, Item, Result]):
     """Calls `run(key, items)` in `executor`, at most `slots` at a time, or on the loop where that is cheap.
 
-    Items weigh 1 unless told otherwise. Those of one call weigh `max_batch` at most, but for one that is
-    heavier and goes alone. A lane where `max_waiting` wait takes no more. Items with equal keys may go
-    together. Lanes take turns: a lane is whatever should have a fair share, here an index. `run` returns a
-    result for each item, or raises, and then each item is run alone, so that only the bad ones fail.
-    `on_batch` is told each call's lane and weight. `size_of` a key is what learns how much of it goes
-    together, in the place of `max_batch`, and `cost_of` a key what learns how long that takes: as much as it
-    has `room` for is run on the loop in one turn, and keys without stay off it. Belongs to one event loop.
+    The last of several slots is for whole batches: what is less gains more from company that comes meanwhile
+    than from a core that the loop wants too. Items weigh 1 unless told otherwise. Those of one call weigh
+    `max_batch` at most, but for one that is heavier and goes alone. A lane where `max_waiting` wait takes no
+    more. Items with equal keys may go together. Lanes take turns: a lane is whatever should have a fair
+    share, here an index. `run` returns a result for each item, or raises, and then each item is run alone, so
+    that only the bad ones fail. `on_batch` is told each call's lane and weight. `size_of` a key is what
+    learns how much of it goes together, in the place of `max_batch`, and `cost_of` a key what learns how long
+    that takes: as much as it has `room` for is run on the loop in one turn, and keys without stay off it.
+    Belongs to one event loop.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ class Batcher(Generic[Key, Item, Result]):
         self._flush_is_due = False
         loop = asyncio.get_running_loop()
         # First what others do meanwhile.
-        while self._free and self._dear:
+        while self._may_begin():
             name, key, batch = self._dear.take(self._room)
             if not batch:
                 continue
@@ -134,9 +136,15 @@ class Batcher(Generic[Key, Item, Result]):
                 self._deliver(batch, [error] * len(batch))
         if self._cheap:
             self._flush_cheap()
-        if (self._cheap or (self._dear and self._free)) and not self._flush_is_due:
+        if (self._cheap or self._may_begin()) and not self._flush_is_due:
             self._flush_is_due = True
             loop.call_soon(self._flush)
+
+    def _may_begin(self) -> bool:
+        """Whether there is a slot for what waits."""
+        if not (self._free and self._dear):
+            return False
+        return self._free > 1 or self._slots == 1 or self._dear.weight >= self._max_batch
 
     def _flush_cheap(self) -> None:
         name, key, batch = self._cheap.take(self._cheap_room)

@@ -105,7 +105,7 @@ class _Server:
             self.telemetry.metrics,
             self.executor,
             self.engine,
-            slots=max(1, threads - 1),
+            threads=threads,
             max_queue=settings.max_queue,
             p99_seconds=settings.p99_seconds,
         )

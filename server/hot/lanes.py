@@ -54,6 +54,11 @@ class Lanes(Generic[Key, Item, Result]):
         lane = self._lanes.get(name)
         return 0 if lane is None else lane.waiting
 
+    @property
+    def weight(self) -> int:
+        """Of all that waits."""
+        return sum(lane.waiting for lane in self._lanes.values())
+
     def all_waiting(self) -> dict[Hashable, int]:
         """The weight of what waits in each lane. May be called from any thread."""
         return {name: lane.waiting for name, lane in list(self._lanes.items())}

@@ -89,7 +89,7 @@ class Searcher:
         executor: Executor,
         engine: Executor,
         *,
-        slots: int,
+        threads: int,
         max_queue: int,
         p99_seconds: float = 0.1,
     ) -> None:
@@ -100,7 +100,7 @@ class Searcher:
         self._searches: Batcher[Key, _Item, Sequence[bytes]] = Batcher(
             _search,
             engine,
-            slots=slots,
+            slots=threads,
             max_batch=MAX_BATCH,
             max_waiting=max_queue,
             on_batch=partial(metrics.batch, "engine"),
@@ -111,7 +111,7 @@ class Searcher:
         self._texts: Batcher[ServedIndex, Sequence[str], tuple[Floats, Times]] = Batcher(
             self._embed,
             executor,
-            slots=slots,
+            slots=max(1, threads - 1),
             max_batch=MAX_TEXTS,
             max_waiting=max_queue,
             on_batch=partial(metrics.batch, "embed"),

@@ -77,6 +77,22 @@ async def test_what_comes_while_the_engine_is_busy_goes_together_by_key(engine: 
     assert engine.batches == [("a", [0]), ("a", [1, 2, 4]), ("b", [3, 6]), ("a", [5])]
 
 
+async def test_the_last_of_several_slots_is_for_whole_batches(engine: Engine) -> None:
+    batcher = batcher_of(engine, slots=2, max_batch=4)
+    first = batcher.submit("lane", "a", 0)
+    await until_busy(engine)
+    few = [batcher.submit("lane", "a", n) for n in (1, 2)]
+    await asyncio.sleep(0.05)
+    assert batcher.waiting() == {"lane": 2}
+    more = [batcher.submit("lane", "a", n) for n in (3, 4)]
+    await asyncio.sleep(0)  # the batcher begins after this turn of the loop
+    await asyncio.sleep(0)
+    assert batcher.waiting() == {}
+    engine.go.set()
+    assert await asyncio.gather(first, *few, *more) == [0, 2, 4, 6, 8]
+    assert sorted(engine.batches) == [("a", [0]), ("a", [1, 2, 3, 4])]
+
+
 async def test_a_flood_on_one_lane_does_not_hold_up_another(engine: Engine) -> None:
     batcher = batcher_of(engine, max_batch=2)
     first = batcher.submit("loud", "k", 0)

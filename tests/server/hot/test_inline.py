@@ -119,7 +119,7 @@ async def test_a_small_one_is_left_to_the_thread_while_that_is_at_work(engine: E
     engine.knows("dear", 10 * LIMIT)
     engine.knows("key", LIMIT / 3)
     batcher = Batcher(
-        engine.run, ThreadPoolExecutor(2), slots=2, max_batch=64, max_waiting=9, cost_of=engine.cost_of
+        engine.run, ThreadPoolExecutor(3), slots=3, max_batch=64, max_waiting=9, cost_of=engine.cost_of
     )
     dear = batcher.submit("lane", "dear", 1)
     assert await asyncio.to_thread(engine.is_busy.wait, 10)
