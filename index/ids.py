@@ -129,9 +129,9 @@ class Ids:
         first = np.searchsorted(self._hashes, wanted, side="left")
         last = np.searchsorted(self._hashes, wanted, side="right")
         rows = np.full(len(ids), -1, np.int64)
-        for i, name in enumerate(ids):
+        for i in np.flatnonzero(first < last).tolist():
             for place in range(first[i], last[i]):
-                if self._names[int(self._order[place])].as_py() == name:
+                if self._names[int(self._order[place])].as_py() == ids[i]:
                     rows[i] = self._order[place]
         return rows
 

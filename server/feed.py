@@ -15,7 +15,7 @@ from pathlib import Path
 from earshot.errors import DataLoss, EarshotError, FailedPrecondition, NotFound
 from earshot.index import Index
 from earshot.index.journal import Entry, Journal, is_shared, open_journal
-from earshot.index.live import LiveIndex
+from earshot.index.live import LiveIndex, Seal
 
 __all__ = ["Feed"]
 
@@ -32,14 +32,16 @@ class Feed:
         name: The index's.
         address: Of its journal; None where it can have none, and then nothing can be updated.
         version: What is served first.
+        seal: Sets its fresh datapoints in order.
 
     Raises:
         DataLoss, FailedPrecondition: The journal is damaged, or does not fit the version.
     """
 
-    def __init__(self, name: str, address: str | Path | None, version: Index) -> None:
+    def __init__(self, name: str, address: str | Path | None, version: Index, seal: Seal) -> None:
         self.name = name
         self._address = address
+        self._seal = seal
         self._owning, self._following = threading.Lock(), threading.Lock()
         self._owns = False
         self._inode: int | None = None
@@ -109,8 +111,8 @@ class Feed:
 
     def _live(self, version: Index) -> LiveIndex:
         if self._journal is None:
-            return LiveIndex(version)
-        return LiveIndex(version, self._journal.read(version.manifest.sequence_number))
+            return LiveIndex(version, seal=self._seal)
+        return LiveIndex(version, self._journal.read(version.manifest.sequence_number), self._seal)
 
     def _written(self, first: int, entries: Sequence[Entry], last: int) -> None:
         """The journal's thread has written something, and tells no caller before this returns."""

@@ -26,7 +26,7 @@ from earshot.errors import (
 from earshot.index import IndexConfig, Manifest, Store, Tuning
 from earshot.index.distance import DistanceMeasure, FeatureNorm
 from earshot.index.journal import drop_journal
-from earshot.index.live import LiveIndex, empty_index
+from earshot.index.live import LiveIndex, Sealer, empty_index
 from earshot.index.tuning import choose
 from earshot.jobs.journals import journal_address
 
@@ -90,6 +90,7 @@ class Registry:
         self._poll_seconds = poll_seconds or store.poll_seconds
         self._served: dict[str, ServedIndex] = {}
         self._feeds: dict[str, Feed] = {}
+        self._sealer = Sealer()
         self._short: set[str] = set()
         self.on_short_recall: Callable[[str, str], None] = lambda name, reason: None
         self._problems: dict[str, str] = {}
@@ -117,6 +118,7 @@ class Registry:
                 thread.join()
         for feed in self._feeds.values():
             feed.close()
+        self._sealer.close()
 
     @property
     def problems(self) -> dict[str, str]:
@@ -258,7 +260,8 @@ class Registry:
             if (before.dimension, before.manifest.model) == (opened.dimension, opened.manifest.model):
                 carried.watch = before.watch.renewed()
             return carried
-        self._feeds[name] = Feed(name, journal_address(self.store, name, self._journal), opened)
+        address = journal_address(self.store, name, self._journal)
+        self._feeds[name] = Feed(name, address, opened, self._sealer)
         return self._feeds[name].index
 
     def _serve(self, served: ServedIndex) -> None:

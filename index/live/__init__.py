@@ -3,5 +3,6 @@
 from .empty import empty_index
 from .index import LiveIndex
 from .recall import RecallWatch
+from .sealing import Seal, Sealer
 
-__all__ = ["LiveIndex", "RecallWatch", "empty_index"]
+__all__ = ["LiveIndex", "RecallWatch", "Seal", "Sealer", "empty_index"]

@@ -60,7 +60,7 @@ class Columns:
         vectors: Floats,
         norms: Floats,
         *,
-        born: Sequence[int],
+        born: Rows,
         previous: Sequence[int],
         tags: Sequence[int],
         metadata: Sequence[bytes | None],

@@ -29,6 +29,7 @@ from .fresh import Fresh
 from .parts import LiveAttributes, LiveIds, LiveMatrix, Tags
 from .recall import RecallWatch
 from .restricts import FreshRestricts
+from .sealing import Seal, seal_here
 from .segment import Segment
 from .shard import LiveShard
 
@@ -43,18 +44,22 @@ class LiveIndex(Index):
     Args:
         version: What to begin with, such as an opened `Index` or an `empty_index`.
         entries: Updates after its sequence number, in order; all are applied.
+        seal: Makes segments of fresh rows.
 
     Raises:
         FailedPrecondition: An entry does not fit the version, as where another model made that.
         DataLoss: The entries do not begin after the version's sequence number.
     """
 
-    def __init__(self, version: Index, entries: Iterable[tuple[int, Entry]] = ()) -> None:
+    def __init__(
+        self, version: Index, entries: Iterable[tuple[int, Entry]] = (), seal: Seal = seal_here
+    ) -> None:
         base = version.shard
         sequence = version.manifest.sequence_number
         super().__init__(base, version.manifest, None)
         self.version = version
         self.watch = RecallWatch()
+        self._seal = seal
         self._base = base
         self._measure = seen_by_engines(self.manifest.distance_measure)
         self._applying, self._tidying = threading.Lock(), threading.Lock()
@@ -151,7 +156,7 @@ class LiveIndex(Index):
         slots = np.sort(slots[self._columns.died[slots] == ALIVE])
         made = []
         if len(slots) >= 2:
-            made = [Segment.build(self._columns.vectors[slots], slots, self._measure)]
+            made = [self._seal(self._columns.vectors, slots, self._measure)]
         with self._applying:
             # Rows that nobody sees any more, and were left out, would count as dead for ever.
             self._segments = (*segments[:kept], *made)
@@ -198,12 +203,33 @@ class LiveIndex(Index):
 
     def _write(self, entries: Sequence[Entry]) -> None:
         """Entries in their order; all patches, of different ids, or none."""
-        count, latest = len(self._base), self._latest
         names = [each.id for each in entries]
-        before = list(map(latest.get, names))
+        before = list(map(self._latest.get, names))
         new = [name for name, row in zip(names, before, strict=True) if row is None]
-        known = dict(zip(new, self._base.ids.rows_of(new).tolist(), strict=True)) if count and new else {}
-        slot = len(self._columns)
+        known: dict[str, int] = {}
+        if len(self._base) and new:
+            known = dict(zip(new, self._base.ids.rows_of(new).tolist(), strict=True))
+        rows = [known.get(name, -1) if row is None else row for name, row in zip(names, before, strict=True)]
+        puts = [each for each in entries if type(each) is Put]
+        if len(puts) == len(set(names)) == len(names):
+            self._put(puts, names, rows)
+        else:
+            self._one_by_one(entries, names, rows)
+        self._last += len(entries)
+
+    def _put(self, entries: Sequence[Put], names: Sequence[str], before: Sequence[int]) -> None:
+        """Whole datapoints of different ids, which is what most updates are; `before` are their rows."""
+        row = len(self._base) + len(self._columns)
+        born = np.arange(self._last + 1, self._last + 1 + len(entries))
+        self._add(entries, born, before)
+        self._latest.update(zip(names, range(row, row + len(names)), strict=True))
+        gone = np.array(before)
+        if (replaced := gone >= 0).any():
+            self._die(gone[replaced], born[replaced])
+
+    def _one_by_one(self, entries: Sequence[Entry], names: Sequence[str], before: Sequence[int]) -> None:
+        """Any entries; what one does to an id, the next one of it finds."""
+        slot, count = len(self._columns), len(self._base)
         rows: dict[str, int] = {}
         added: list[Put | Patch] = []
         born: list[int] = []
@@ -214,8 +240,6 @@ class LiveIndex(Index):
             zip(entries, names, before, strict=True), self._last + 1
         ):
             row = rows.get(name, row)
-            if row is None:
-                row = known.get(name, -1)
             if isinstance(entry, Patch) and (row < 0 or self._death(row) != ALIVE):
                 continue  # what it changes was removed meanwhile
             if not isinstance(entry, Remove):
@@ -228,13 +252,12 @@ class LiveIndex(Index):
                 gone.append(row)
                 died.append(sequence)
         if added:
-            self._add(added, born, previous)
-        latest.update(rows)  # last: whoever finds a row there reads when it was born
+            self._add(added, np.array(born), previous)
+        self._latest.update(rows)  # last: whoever finds a row there reads when it was born
         if gone:
             self._die(np.array(gone), np.array(died))
-        self._last += len(entries)
 
-    def _add(self, added: Sequence[Put | Patch], born: Sequence[int], previous: Sequence[int]) -> None:
+    def _add(self, added: Sequence[Put | Patch], born: Rows, previous: Sequence[int]) -> None:
         vectors, norms = self._compared(added, previous)
         whole = [
             self._patched(each, row) if isinstance(each, Patch) else each
@@ -260,8 +283,9 @@ class LiveIndex(Index):
         given; float32 [n, dimension] and [n]."""
         given = [place for place, each in enumerate(added) if each.vector is not UNSET]
         arrays = [np.asarray(added[place].vector, np.float32) for place in given]
+        fits = (self.dimension,)
         for place, array in zip(given, arrays, strict=True):
-            if array.shape != (self.dimension,):
+            if array.shape != fits:
                 raise FailedPrecondition(
                     f"the update of {added[place].id!r}, after number {self._last}, has a vector of shape "
                     f"{array.shape}; version {self.manifest.version or '(none)'} of the index has dimension "

@@ -70,7 +70,9 @@ class Call:
         reader = MessageReader(self.encoding, self.limit)
         messages = list(reader.feed(body))
         while not self.ended:
-            messages += reader.feed(await self._chunk())
+            message = await self._receive()  # nobody else reads yet, so no future needs to be kept
+            self._note(message)
+            messages += reader.feed(message.get("body", b""))
         reader.close()
         if len(messages) != 1:
             raise InvalidArgument(f"{len(messages)} messages came; this method takes exactly one")
