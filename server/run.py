@@ -35,7 +35,7 @@ from .service import Service
 from .settings import Settings
 from .telemetry import telemetry_for, telling_peers
 from .tls import GrpcCertificates, check_tls
-from .workers import Workers, multiply_on_one_thread, take_short_turns
+from .workers import Workers, multiply_on_one_thread, spare_what_is_loaded, take_short_turns
 
 __all__ = ["Addresses", "listen", "running", "serve"]
 
@@ -201,6 +201,7 @@ def serve(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         async with running(settings) as addresses:
+            spare_what_is_loaded()
             ready(addresses)
             await stop.wait()
             log.info("draining: running requests finish, new ones are refused")

@@ -43,7 +43,7 @@ from ..settings import Settings
 from ..streams import stream_search
 from ..telemetry import CallRecord, current, telemetry_for, telling_peers
 from ..update_methods import REMOVE, UPSERT
-from ..workers import Workers, multiply_on_one_thread, take_short_turns
+from ..workers import Workers, multiply_on_one_thread, spare_what_is_loaded, take_short_turns
 from .admin import Admin
 from .app import HotApp, Streaming, Unary
 from .asgi import Application, Receive, Scope, Send
@@ -213,6 +213,7 @@ class _Entry:
         loop.add_reader(told["pipe"], supervisor_closed_the_pipe)
         self._app = server.app
         http3.home = loop
+        spare_what_is_loaded()
         async with telling_peers(server.telemetry.metrics):
             await send({"type": "lifespan.startup.complete"})
             await receive()
