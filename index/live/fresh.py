@@ -115,14 +115,19 @@ class Fresh:
         for segment in self.segments:
             for number in range(count):
                 slots, values = segment.closer(queries[number], k, target, float(floors[number]))
-                hits.append((np.full(len(slots), number), slots, values))
+                if len(slots):
+                    hits.append((np.full(len(slots), number), slots, values))
         kept = [self._best(*each, count, k) for each in hits]
         query, slots = kept[0] if len(kept) == 1 else map(np.concatenate, zip(*kept, strict=True))
+        alive = columns.died[slots] > self.sequence
+        query, slots = query[alive], slots[alive]
         asked = queries[0] if count == 1 else queries[query]
         return query, slots, self._everything.distances(asked, slots)
 
     def _best(self, query: Rows, slots: Rows, scores: Floats, count: int, k: int) -> tuple[Rows, Rows]:
-        """Those that live, and where there are very many, the better ones of each query."""
+        """All, dead or alive; where there are very many, of those that live the better ones of each query."""
+        if len(slots) <= _MANY * k * count:
+            return query, slots
         alive = self.columns.died[slots] > self.sequence
         query, slots = query[alive], slots[alive]
         if len(slots) <= _MANY * k * count:

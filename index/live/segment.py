@@ -78,7 +78,7 @@ class Segment:
         """
         generator = np.random.default_rng(seed)
         lift = Lift.of(vectors, measure)
-        leaves = max(1, min(ceil(sqrt(len(vectors))), len(vectors) // _ROWS_A_LEAF))
+        leaves = max(1, min(ceil(2 * sqrt(len(vectors))), len(vectors) // _ROWS_A_LEAF))
         leaf = nearest_leaf(vectors, kmeans(vectors, leaves, generator, _ITERATIONS))
         order = np.argsort(leaf, kind="stable")
         bounds = np.unique(np.searchsorted(leaf[order], np.arange(leaves + 1)))  # k-means may leave one empty
