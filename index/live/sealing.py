@@ -86,7 +86,7 @@ class Sealer:
 
     def _child(self) -> socket.socket:
         if self._socket is None:
-            ours, theirs = socket.socketpair()
+            self._socket, theirs = socket.socketpair()
             with theirs:
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", f"from {__name__} import main; main({theirs.fileno()})"],
@@ -95,7 +95,6 @@ class Sealer:
                     pass_fds=(theirs.fileno(),),
                     env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
                 )
-            self._socket = ours
         return self._socket
 
     def _end(self) -> None:
