@@ -102,15 +102,16 @@ class Fresh:
         """
         columns, count = self.columns, len(queries)
         lengths = squared_norms(queries)
-        scores = queries @ columns.vectors[self.start : self.end].T
+        # This way round a product with few queries takes half the time.
+        scores = columns.vectors[self.start : self.end] @ queries.T
         least = floors
         if self.measure is not DistanceMeasure.DOT_PRODUCT_DISTANCE:
             scores *= 2
-            scores -= columns.squares[self.start : self.end]
+            scores -= columns.squares[self.start : self.end, np.newaxis]
             least = lengths - floors
         least = least - self._tail.margins(np.sqrt(lengths), queries.shape[1])
-        found = np.flatnonzero(scores >= least[:, np.newaxis])
-        query, place = np.divmod(found, scores.shape[1]) if count > 1 else (np.zeros_like(found), found)
+        found = (scores >= least).ravel().nonzero()[0]
+        place, query = np.divmod(found, count) if count > 1 else (found, np.zeros_like(found))
         hits = [(query, place + self.start, scores.ravel()[found])]
         for segment in self.segments:
             for number in range(count):

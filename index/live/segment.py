@@ -6,7 +6,7 @@ query must visit for a recall is measured when the segment is sealed, from where
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import ceil, sqrt
 
@@ -33,6 +33,7 @@ _WIDENING = 4
 _UNIT_ROUNDOFF = 2.0**-24
 _OF_THE_REST = 0.5  # of what a target leaves, half may be lost by this rule
 _TINY = 1e-20
+_REMEMBERED = 256
 _WORTHWHILE = 3  # more than a third of the leaves one by one cost more than all rows in one product
 
 
@@ -62,6 +63,7 @@ class Segment:
     spread: Floats
     beyond: Floats
     needed: dict[int, npt.NDArray[np.float64]]
+    _known: dict[tuple[float, float | None], int] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -122,6 +124,14 @@ class Segment:
 
     def leaves_for(self, k: float, target: float | None) -> int:
         """How many leaves to visit for k neighbors at a recall; all where nothing was measured that fits."""
+        known = self._known.get((k, target))
+        if known is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            known = self._known[k, target] = self._leaves_for(k, target)
+        return known
+
+    def _leaves_for(self, k: float, target: float | None) -> int:
         fitting = sorted(at for at in self.needed if at >= k)
         if target is None or not fitting:
             return len(self.centroids)
@@ -187,26 +197,26 @@ class Segment:
         means = self.centroids @ lifted
         # A leaf is worth a look where a neighbor as far beyond its mean as all but few would reach the floor.
         reach = self.beyond[int(_OF_THE_REST * (1 + target) * (len(self.beyond) - 1))]
-        near = np.flatnonzero(means + reach * sqrt(length) * self.spread >= least)
+        near = (means + reach * sqrt(length) * self.spread >= least).nonzero()[0]
         visited = self.leaves_for(k, target)
         if len(near) > visited:
             near = near[np.argpartition(means[near], len(near) - visited)[len(near) - visited :]]
         if _WORTHWHILE * len(near) > len(self.centroids):
             scores = self.vectors @ lifted
-            places = np.flatnonzero(scores >= least)
+            places = (scores >= least).nonzero()[0]
             return self.slots[places], scores[places]
         if not len(near):
             return near, np.empty(0, np.float32)
         starts = self.bounds[near]
         sizes = self.bounds[near + 1] - starts
-        ends = np.cumsum(sizes)
+        ends = sizes.cumsum()
         scores = np.empty(int(ends[-1]), np.float32)
         done = 0
         for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
             np.dot(self.vectors[start : start + size], lifted, out=scores[done : done + size])
             done += size
-        kept = np.flatnonzero(scores >= least)
-        leaf = np.searchsorted(ends, kept, side="right")
+        kept = (scores >= least).nonzero()[0]
+        leaf = ends.searchsorted(kept, side="right")
         return self.slots[kept - (ends - sizes)[leaf] + starts[leaf]], scores[kept]
 
     def _scan(self, queries: Floats, k: int, allowed: Flags | None) -> tuple[Floats, Rows]:
