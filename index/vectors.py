@@ -19,6 +19,7 @@ from .scratch import is_mapped, row_blocks, to_scratch
 
 MAX_DIMENSIONS = 4096
 _BLOCK_BYTES = 32 << 20
+_FEW_QUERIES = 16
 _FLOAT32 = np.dtype(np.float32)
 
 
@@ -120,6 +121,18 @@ def gathered(vectors: Floats, rows: npt.NDArray[np.int64]) -> Floats:
     """`vectors[rows]`, in a third of the time where the vectors lie in one piece; elsewhere `take` would copy
     all of them first."""
     return vectors.take(rows, axis=0) if vectors.flags.c_contiguous else vectors[rows]
+
+
+def dot_products(queries: Floats, vectors: Floats) -> Floats:
+    """Of each query [q, d] with each vector [n, d], float32 [q, n].
+
+    With a few queries BLAS takes half the time for the product the other way round; of one, NumPy makes one of a
+    matrix and a vector, which is quick either way.
+    """
+    if 1 < len(queries) <= _FEW_QUERIES:
+        return np.ascontiguousarray((vectors @ queries.T).T)
+    products: Floats = queries @ vectors.T
+    return products
 
 
 def squared_norms(vectors: Floats) -> Floats:

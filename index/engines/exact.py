@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..distance import DistanceMeasure, Floats, between
-from ..vectors import gathered, squared_norms
+from ..vectors import dot_products, gathered, squared_norms
 from .accelerate import nearest
 from .base import QueryParameters, Rows
 
@@ -259,11 +259,10 @@ class ExactEngine:
             vectors = gathered(self._vectors, selection)
         match self._measure:
             case DistanceMeasure.DOT_PRODUCT_DISTANCE:
-                scores: Floats = queries @ vectors.T
-                return scores
+                return dot_products(queries, vectors)
             case DistanceMeasure.SQUARED_L2_DISTANCE:
                 # ‖q‖² is the same for every row, so it is left out of the order.
-                scores = queries @ vectors.T
+                scores = dot_products(queries, vectors)
                 scores *= 2
                 scores -= self._squared_norms[selection]
                 return scores

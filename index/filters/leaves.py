@@ -13,6 +13,7 @@ from math import inf
 import numpy as np
 
 from ..distance import Floats
+from ..vectors import dot_products
 from .partition import BINS, Partition, bin_of
 from .passing import Passing
 from .scoring import Flags, Places, Visits, merged, scan
@@ -54,7 +55,7 @@ def search_leaves(
     Returns:
         scores float32 [q, k] and places in `passing`, int64 [q, k], unsorted.
     """
-    means = queries @ partition.centroids.T
+    means = dot_products(queries, partition.centroids)
     near = partition.near(means)
     scale = partition.scale(queries)
     empty = passing.counts == 0

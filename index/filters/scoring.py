@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..distance import Floats
+from ..vectors import dot_products
 
 Places = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -47,7 +48,7 @@ def scan(queries: Floats, vectors: Floats, k: int) -> tuple[Floats, Places]:
     start, size = 0, max(_FIRST_BLOCK, 4 * k)
     while start < len(vectors):
         size = min(size, max(k, _SCORES_A_BLOCK // max(1, count)))
-        block = queries @ vectors[start : start + size].T
+        block = dot_products(queries, vectors[start : start + size])
         width = block.shape[1]
         if start == 0:
             more = best(block, np.broadcast_to(np.arange(width), block.shape), k)

@@ -18,7 +18,7 @@ from ..engines import Rows
 from ..filters.partition import Lift, kmeans, nearest_leaf
 from ..filters.scoring import Visits, best, in_order
 from ..points import recalls_of
-from ..vectors import squared_norms
+from ..vectors import dot_products, squared_norms
 
 __all__ = ["Flags", "Segment"]
 
@@ -163,7 +163,7 @@ class Segment:
         visited = self.leaves_for(k * len(self) / available, target)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         places = np.full((len(queries), k), -1, np.int64)
-        means = lifted @ self.centroids.T if visited < len(self.centroids) else None
+        means = dot_products(lifted, self.centroids) if visited < len(self.centroids) else None
         pending = np.arange(len(queries))
         while len(pending):
             if means is None or _WORTHWHILE * visited > len(self.centroids):
@@ -220,7 +220,7 @@ class Segment:
         return self.slots[kept - (ends - sizes)[leaf] + starts[leaf]], scores[kept]
 
     def _scan(self, queries: Floats, k: int, allowed: Flags | None) -> tuple[Floats, Rows]:
-        scores = queries @ self.vectors.T
+        scores = dot_products(queries, self.vectors)
         if allowed is not None:
             scores[:, ~allowed] = -np.inf
         return best(scores, np.broadcast_to(np.arange(len(self)), scores.shape), k)
