@@ -126,8 +126,8 @@ def gathered(vectors: Floats, rows: npt.NDArray[np.int64]) -> Floats:
 def dot_products(queries: Floats, vectors: Floats) -> Floats:
     """Of each query [q, d] with each vector [n, d], float32 [q, n].
 
-    With a few queries BLAS takes half the time for the product the other way round; of one, NumPy makes one of a
-    matrix and a vector, which is quick either way.
+    With a few queries BLAS takes half the time for the product the other way round. With one it makes no
+    difference: that is a matrix and a vector.
     """
     if 1 < len(queries) <= _FEW_QUERIES:
         return np.ascontiguousarray((vectors @ queries.T).T)
