@@ -200,8 +200,8 @@ def serve(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        spare_what_is_loaded()
         async with running(settings) as addresses:
-            spare_what_is_loaded()
             ready(addresses)
             await stop.wait()
             log.info("draining: running requests finish, new ones are refused")

@@ -38,10 +38,10 @@ def take_short_turns() -> None:
 
 
 def spare_what_is_loaded() -> None:
-    """Keep the garbage collector from looking at what is there by now, modules most of all, again and again.
+    """Keep the garbage collector from looking at modules and the like again and again.
 
     Beside updates no thread ran for 60 to 90 ms, time and again. For a process that serves and does nothing
-    else: what is spared is never collected.
+    else, before it opens an index: what is spared is never collected, and a version must be.
     """
     gc.collect()
     gc.freeze()

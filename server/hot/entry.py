@@ -201,6 +201,7 @@ class _Entry:
         settings = Settings(**told["settings"])
         configure_logging(settings)
         server = _Server(settings, Admin(told["admin"]))
+        spare_what_is_loaded()
         await asyncio.to_thread(server.registry.start)
         server.compactor.start()
         loop = asyncio.get_running_loop()
@@ -213,7 +214,6 @@ class _Entry:
         loop.add_reader(told["pipe"], supervisor_closed_the_pipe)
         self._app = server.app
         http3.home = loop
-        spare_what_is_loaded()
         async with telling_peers(server.telemetry.metrics):
             await send({"type": "lifespan.startup.complete"})
             await receive()
