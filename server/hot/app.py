@@ -12,7 +12,7 @@ from earshot.errors import EarshotError, Internal, Unimplemented
 from ..auth import Admission, Guard, act
 from ..limits import checked_size
 from ..telemetry import CallRecord, Telemetry, current
-from .asgi import Application, Receive, Scope, Send, patient_send
+from .asgi import Application, Receive, Scope, Send, forget_frames, patient_send
 from .calls import Call, Vanished, Watch
 from .framing import ACCEPT_ENCODING, OK_TRAILERS, WINDOW_BITS, Headers, frame, is_grpc, status_trailers
 
@@ -70,7 +70,8 @@ class HotApp:
                 await self._grpc(scope, headers, receive, send)
             else:
                 await self._http(scope, receive, send)
-        except (Vanished, OSError):  # ASGI servers raise OSError from send() to a client that is gone
+        except (Vanished, OSError) as error:  # ASGI: OSError from send() where the client is gone
+            forget_frames(error)
             log.debug("a client vanished")
 
     async def _grpc(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:

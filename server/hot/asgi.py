@@ -16,6 +16,7 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
+    "forget_frames",
     "patient_receive",
     "patient_send",
     "uncancelled",
@@ -66,10 +67,19 @@ def patient_send(send: Send) -> Send:
     async def send_patiently(message: Message) -> None:
         try:
             await uncancelled(send(message))
-        except OSError:  # ASGI: the client is gone, `receive` says so too
-            return
+        except OSError as error:  # ASGI: the client is gone, `receive` says so too
+            forget_frames(error)
 
     return send_patiently
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of what an error that is done with knows of where it was raised.
+
+    pyvoy has one object for all clients that are gone, and each raise adds to its traceback: that kept the
+    frames and futures of every such call, 11 KB of each.
+    """
+    error.__traceback__ = None
 
 
 def _look(future: asyncio.Future[Any]) -> None:

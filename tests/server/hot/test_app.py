@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -233,6 +235,27 @@ async def test_a_client_that_vanishes_ends_its_call_in_silence(
     assert path == "/s/count" or stuck.was_cancelled.is_set()
     assert problems == []
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("path", ["/s/echo", "/s/count"])
+async def test_clients_that_are_gone_leave_nothing_behind(path: str) -> None:
+    """The server below may raise one and the same object to all of them."""
+    gone = ConnectionResetError("gone")
+    sends: list[weakref.ref[asyncio.Future[None]]] = []
+
+    def send(message: Any) -> asyncio.Future[None]:
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        sent.set_exception(gone)
+        sends.append(weakref.ref(sent))
+        return sent
+
+    for _ in range(20):
+        client = Client(frame(b"\x03"), path=path)
+        await asyncio.wait_for(app()(client.scope, client.receive, send), 10)
+    await asyncio.sleep(0.05)
+    gc.collect()
+    assert len(sends) >= 20
+    assert [sent for sent in sends if sent() is not None] == []
 
 
 async def test_what_still_runs_at_the_end_hears_unavailable() -> None:
