@@ -34,6 +34,8 @@ Seal = Callable[[Floats, Rows, DistanceMeasure], Segment]
 
 NICE = 10
 IDLE_SECONDS = 60.0
+ANSWER_SECONDS = 300.0
+"""For a segment, of which 65,000 rows take about one: a child that hangs shall not hold up a server's end."""
 _HEAD = 1 << 16  # bytes at most of what is said beside the memory
 _ALIGNED = 64
 
@@ -87,6 +89,7 @@ class Sealer:
     def _child(self) -> socket.socket:
         if self._socket is None:
             self._socket, theirs = socket.socketpair()
+            self._socket.settimeout(ANSWER_SECONDS)
             with theirs:
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", f"from {__name__} import main; main({theirs.fileno()})"],
@@ -173,6 +176,6 @@ def _parts(memory: mmap.mmap, count: int, dimension: int) -> tuple[Rows, Floats]
 
 def _received(source: socket.socket) -> tuple[bytes, IO[bytes]]:
     data, numbers, _, _ = socket.recv_fds(source, _HEAD, 1)
-    if not data:
-        raise EOFError("the other side is gone")
+    if not data or not numbers:  # without a number to spare the system drops what came
+        raise EOFError("the other side is gone, or no file can be opened")
     return data, os.fdopen(numbers[0], "r+b")

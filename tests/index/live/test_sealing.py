@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from earshot.index.distance import DistanceMeasure
-from earshot.index.live import Sealer
+from earshot.index.live import Sealer, sealing
 from earshot.index.live.sealing import seal_here
 from earshot.index.live.segment import Segment
 
@@ -90,6 +90,16 @@ def test_it_is_done_here_where_the_child_does_not_begin(
     sealer: Sealer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert_same(sealer(VECTORS, SLOTS, DOT), seal_here(VECTORS, SLOTS, DOT))
+    assert "it is done here" in caplog.text
+
+
+def test_it_is_done_here_where_the_child_does_not_answer(
+    sealer: Sealer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sealing, "ANSWER_SECONDS", 3.0)
+    sealer(VECTORS, SLOTS[:100], DOT)
+    child_of(sealer).send_signal(signal.SIGSTOP)
     assert_same(sealer(VECTORS, SLOTS, DOT), seal_here(VECTORS, SLOTS, DOT))
     assert "it is done here" in caplog.text
 
