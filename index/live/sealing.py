@@ -114,7 +114,7 @@ def main(number: int) -> None:
     """The child: makes segments of what comes through a socket, until that closes or is quiet for long."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the server, which drains first
     with contextlib.suppress(OSError):
-        os.nice(NICE)
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)  # whatever that of the thread was that began it
     # Whoever asked may be gone before the answer.
     with contextlib.suppress(OSError, EOFError), socket.socket(fileno=number) as asked:
         asked.settimeout(IDLE_SECONDS)

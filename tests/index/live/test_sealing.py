@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -70,6 +71,18 @@ def test_one_child_does_it_all_and_another_takes_its_place(sealer: Sealer) -> No
     first.wait()
     assert_same(sealer(VECTORS, SLOTS, DOT), here)
     assert child_of(sealer) is not first
+
+
+@pytest.mark.parametrize("before", [0, 10])
+def test_the_child_gives_way_but_does_not_starve(sealer: Sealer, before: int) -> None:
+    def work() -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), before)
+        sealer(VECTORS, SLOTS[:100], DOT)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert os.getpriority(os.PRIO_PROCESS, child_of(sealer).pid) == 10
 
 
 def test_what_a_segment_holds_outlives_the_child(sealer: Sealer) -> None:
