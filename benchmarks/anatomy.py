@@ -75,7 +75,7 @@ def anatomy(pid: int, run: threading.Thread) -> tuple[dict[str, float], float]:
 def measure(data_dir: Path) -> dict[str, dict[str, float]]:
     """Microseconds of the server's CPU a query, by kind of request and part."""
     found: dict[str, dict[str, float]] = {}
-    with server("hot", data_dir) as (pid, addresses):
+    with server("direct", data_dir) as (pid, addresses):
         child = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[-1])
         for asked in requests_of(synthetic(4096, 2)):
             in_flight = SHOWN.get(asked.name.partition(",")[0].partition(" ")[0])

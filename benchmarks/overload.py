@@ -108,7 +108,7 @@ def measure(transport: str, datapoints: int, data_dir: Path, quick: bool) -> lis
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--transport", default="hot", choices=("hot", "portable"))
+    parser.add_argument("--transport", default="direct", choices=("direct", "envoy", "portable"))
     parser.add_argument("--quick", action="store_true", help="three seconds a rate, not ten, and few")
     parser.add_argument("--json", type=Path, help="write the rows here too")
     options = parser.parse_args()

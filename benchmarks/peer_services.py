@@ -35,7 +35,7 @@ def earshot(vectors: Floats, folder: Path) -> Iterator[Peer]:
     if "peer" not in store.indexes():
         store.create("peer")
         store.publish("peer", Index.build(vectors))
-    command = (sys.executable, "-m", "benchmarks.service", "--serve", "hot", "--data-dir", str(folder))
+    command = (sys.executable, "-m", "benchmarks.service", "--serve", "direct", "--data-dir", str(folder))
     with running(*command) as printed:
         address = patiently(lambda: json.loads(printed.read_text())["grpc"])
         settings = np.arange(0.9, 0.999, 0.005).round(3).tolist()

@@ -32,8 +32,9 @@ from rich.table import Table
 
 from earshot.index import Index, Store
 from earshot.index.tuning import choose
-from earshot.server.run import Addresses, serve
+from earshot.server.run import Addresses
 from earshot.server.settings import load_settings
+from earshot.server.transports import serve_with
 from earshot.v1 import datapoint_pb2, search_service_pb2
 
 from .load import Asked, cpu_seconds, load_by_grpcio, load_by_h2load
@@ -132,12 +133,14 @@ def server(transport: str, data_dir: Path) -> Iterator[tuple[int, Addresses]]:
 
 def run_server(transport: str, data_dir: Path) -> None:
     """The server's process."""
-    if transport == "hot":
-        from earshot.server.hot import serve_hot as start
-    else:
-        start = serve
-    start(
-        load_settings(data_dir=data_dir, port=0, grpc_port=0, compact_updates=0),  # nothing else at work
+    serve_with(
+        load_settings(
+            data_dir=data_dir,
+            transport=transport,
+            port=0,
+            grpc_port=0,
+            compact_updates=0,  # nothing else at work
+        ),
         ready=lambda addresses: print(json.dumps(asdict(addresses)), flush=True),
     )
 
@@ -196,7 +199,7 @@ def measure(
 
         for in_flight in in_flights:
             for asked in requests:
-                if asked.is_json and not (has_h2load and transport == "hot"):
+                if asked.is_json and not (has_h2load and transport != "portable"):
                     continue  # only there is HTTP/2; h2load's HTTP/1.1 sends a body so that TCP waits 40 ms
                 if asked.queries > 1 and (not has_h2load or in_flight * asked.queries > MOST_QUERIES):
                     continue
@@ -210,7 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer vectors, less time: under a minute")
     parser.add_argument("--json", type=Path, help="write the rows here too")
-    parser.add_argument("--transports", nargs="+", default=["portable", "hot"])
+    parser.add_argument("--transports", nargs="+", default=["portable", "envoy", "direct"])
     parser.add_argument("--in-flight", type=int, nargs="+", help="only so many calls at a time")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--data-dir", type=Path, help="keep the index here, and use it where it is")

@@ -240,7 +240,7 @@ def _server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Addresses]]:
         "-m",
         "benchmarks.service",
         "--serve",
-        "hot",
+        "direct",
         "--data-dir",
         str(folder / "data"),
     ]

@@ -87,7 +87,7 @@ def _window(name: str, rows: NDArray[np.int64], low: float, high: float) -> Wind
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--transport", default="hot", choices=("hot", "portable"))
+    parser.add_argument("--transport", default="direct", choices=("direct", "envoy", "portable"))
     parser.add_argument("--quick", action="store_true", help="50,000 vectors")
     parser.add_argument("--json", type=Path, help="write the rows here too")
     options = parser.parse_args()

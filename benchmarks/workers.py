@@ -73,7 +73,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--transports", nargs="+", default=["hot", "portable"])
+    parser.add_argument("--transports", nargs="+", default=["direct", "portable"])
     parser.add_argument("--in-flight", type=int, default=32)
     parser.add_argument("--quick", action="store_true", help="fewer vectors, less time")
     parser.add_argument("--data-dir", type=Path, help="keep the index here, and use it where it is")

@@ -66,12 +66,49 @@ class Feed:
     def write(self, entries: Sequence[Entry], *, request_id: str | None, timeout: float | None) -> int:
         """Make updates durable and visible; returns the sequence number of the last.
 
+        Raises as `own` and `Journal.append`.
+        """
+        return self.own().append(entries, request_id=request_id, timeout=timeout)
+
+    def own(self) -> Journal:
+        """The journal, to write; opened where this process does not own it yet.
+
         Raises:
             FailedPrecondition: The index's home has no place for a journal.
             Aborted: Another process owns it.
-            DeadlineExceeded, ResourceExhausted, PermissionDenied, Unavailable: As `Journal.append`.
+            DataLoss: It lacks updates that the version holds.
         """
-        return self._own().append(entries, request_id=request_id, timeout=timeout)
+        if self._owns and self._journal is not None:
+            return self._journal
+        with self._owning:
+            if self._owns and self._journal is not None:
+                return self._journal
+            if self._address is None:
+                raise FailedPrecondition(
+                    f"index {self.name} lies at an address that has no place for a journal, so it takes no "
+                    "updates: set journal to a postgresql:// address, or rebuild it",
+                    field="index",
+                )
+            journal = open_journal(self._address, self.name, patience=PATIENCE_SECONDS)
+            try:
+                if journal.last() < self.index.manifest.sequence_number:
+                    raise DataLoss(
+                        f"the journal of index {self.name} ends at update {journal.last()}, and version "
+                        f"{self.index.manifest.version} holds updates up to "
+                        f"{self.index.manifest.sequence_number}: the journal was lost"
+                    )
+                with self._following:
+                    before, self._journal = self._journal, journal
+                    journal.when_written(self._written)
+                    self._catch_up(self.index)
+            except EarshotError:
+                journal.close()
+                raise
+            if before is not None:
+                before.close()
+            self._owns, self._inode = True, _inode(self._address)
+            log.info("this process (%d) writes the journal of index %s", os.getpid(), self.name)
+            return journal
 
     def follow(self) -> None:
         """Apply what others wrote. Raises as `Journal.read`."""
@@ -136,39 +173,6 @@ class Feed:
             return None
         self._inode = _inode(self._address)
         return journal
-
-    def _own(self) -> Journal:
-        if self._owns and self._journal is not None:
-            return self._journal
-        with self._owning:
-            if self._owns and self._journal is not None:
-                return self._journal
-            if self._address is None:
-                raise FailedPrecondition(
-                    f"index {self.name} lies at an address that has no place for a journal, so it takes no "
-                    "updates: set journal to a postgresql:// address, or rebuild it",
-                    field="index",
-                )
-            journal = open_journal(self._address, self.name, patience=PATIENCE_SECONDS)
-            try:
-                if journal.last() < self.index.manifest.sequence_number:
-                    raise DataLoss(
-                        f"the journal of index {self.name} ends at update {journal.last()}, and version "
-                        f"{self.index.manifest.version} holds updates up to "
-                        f"{self.index.manifest.sequence_number}: the journal was lost"
-                    )
-                with self._following:
-                    before, self._journal = self._journal, journal
-                    journal.when_written(self._written)
-                    self._catch_up(self.index)
-            except EarshotError:
-                journal.close()
-                raise
-            if before is not None:
-                before.close()
-            self._owns, self._inode = True, _inode(self._address)
-            log.info("this process (%d) writes the journal of index %s", os.getpid(), self.name)
-            return journal
 
 
 def _inode(address: str | Path | None) -> int | None:

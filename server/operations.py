@@ -101,7 +101,7 @@ class Operations:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         began = time.time()
         record = Record(
-            id=f"{datetime.fromtimestamp(began, UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
+            id=f"{datetime.fromtimestamp(began, UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}",
             index=index,
             began=began,
         )

@@ -41,11 +41,11 @@ class Settings(BaseSettings):
         Path(platformdirs.user_cache_dir("earshot")),
         description="Folder for models made ready to run and for embeddings already computed.",
     )
-    transport: Literal["auto", "hot", "portable"] = Field(
+    transport: Literal["auto", "direct", "envoy", "portable"] = Field(
         "auto",
-        description="hot: gRPC and HTTP on one port through Envoy, Linux and macOS only. portable: gRPC by "
-        "grpcio and HTTP by uvicorn, a port each, several times slower. auto: hot where it runs and "
-        "grpc_port is not set.",
+        description="direct: gRPC and HTTP on one port, the fastest. envoy: the same through Envoy, with "
+        "HTTP/3, on Linux and macOS only. portable: gRPC by grpcio and HTTP by uvicorn, a port each, the "
+        "slowest. auto: direct where grpc_port is not set.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     )
     http3: bool = Field(
         True,
-        description="With TLS, speak HTTP/3 too, over UDP on the same port (hot transport, one worker, no "
+        description="With TLS, speak HTTP/3 too, over UDP on the same port (envoy transport, one worker, no "
         "mutual TLS).",
     )
 
@@ -146,7 +146,7 @@ class Settings(BaseSettings):
         0.1,
         gt=0,
         description="In how many seconds 99 of 100 searches on a GPU should be answered: as many queries go "
-        "there together as allow it (hot transport).",
+        "there together as allow it (not the portable transport).",
     )
     log_format: Literal["text", "json"] = Field("text", description="How an entry of the log looks.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

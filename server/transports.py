@@ -1,4 +1,4 @@
-"""Which transport carries the service: the portable one, or Envoy with ours inside."""
+"""Which transport carries the service: our own, Envoy with ours inside, or the libraries' servers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-from earshot.errors import FailedPrecondition
-
+from .direct import running_direct, serve_direct
 from .run import Addresses, running, serve
 from .settings import Settings
-from .supervisor import supervise
+from .supervisor import Start, supervise
 from .worker import worker_process
 
 __all__ = ["running_with", "serve_with", "settled"]
@@ -19,46 +18,41 @@ log = logging.getLogger(__name__)
 
 
 def settled(settings: Settings) -> Settings:
-    """The settings with `hot` or `portable` in place of `auto`; the log says why it is `portable`."""
+    """The settings with a transport in place of `auto`; the log says why it is `portable`."""
     if settings.transport != "auto":
         return settings
     if "grpc_port" in settings.model_fields_set:
-        reason = "gRPC is given a port of its own"
-    else:
-        try:
-            from .hot import embedding_environment
-
-            embedding_environment()
-        except (ImportError, FailedPrecondition) as error:
-            reason = str(error)
-        else:
-            return settings.model_copy(update={"transport": "hot"})
-    log.info("the transport is portable: %s", reason)
-    return settings.model_copy(update={"transport": "portable"})
+        log.info("the transport is portable: gRPC is given a port of its own")
+        return settings.model_copy(update={"transport": "portable"})
+    return settings.model_copy(update={"transport": "direct"})
 
 
 def running_with(settings: Settings) -> AbstractAsyncContextManager[Addresses]:
     """One server with the transport that the settings name, from enter to exit."""
     settings = settled(settings)
+    if settings.transport == "direct":
+        return running_direct(settings)
     if settings.transport == "portable":
         return running(settings)
-    from .hot import running_hot  # Envoy's packages load only where they are used
+    from .envoy import running_envoy  # Envoy's packages load only where they are used
 
-    return running_hot(settings)
+    return running_envoy(settings)
 
 
 def serve_with(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:
     """Serves with the transport and the workers that the settings name, until SIGTERM or SIGINT."""
     settings = settled(settings)
-    if settings.transport == "portable":
-        if settings.workers == 1:
-            serve(settings, ready=ready)
-        else:
-            supervise(settings, worker_process, ready=ready)
-        return
-    from .hot import hot_process, serve_hot
-
+    one, many = _starts(settings.transport)
     if settings.workers == 1:
-        serve_hot(settings, ready=ready)
+        one(settings, ready=ready)
     else:
-        supervise(settings, hot_process, ready=ready)
+        supervise(settings, many, ready=ready)
+
+
+def _starts(transport: str) -> tuple[Callable[..., None], Start]:
+    """What serves in one process, and what starts a worker of several."""
+    if transport == "envoy":
+        from .envoy import envoy_process, serve_envoy
+
+        return serve_envoy, envoy_process
+    return serve_direct if transport == "direct" else serve, worker_process

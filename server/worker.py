@@ -1,4 +1,4 @@
-"""One worker of several: the portable server in a process of its own, which goes when its supervisor does."""
+"""One worker of several: a server in a process of its own, which goes when its supervisor does."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from earshot.errors import EarshotError, Internal, from_code
 
+from .direct import loop_factory, running_direct
 from .logs import configure_logging
 from .run import DRAIN_SECONDS, Addresses, running
 from .settings import Settings
@@ -30,7 +31,7 @@ ENVIRONMENT = "EARSHOT_WORKER"
 async def worker_process(
     settings: Settings,
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Addresses]]:
-    """A portable server in a child process. Raises what the child says keeps it from starting."""
+    """A direct or portable server in a child process. Raises what the child says keeps it from starting."""
     ours, theirs = os.pipe()[::-1]
     told = {"settings": settings.model_dump(mode="json"), "pipe": theirs}
     try:
@@ -78,7 +79,7 @@ async def _serve(settings: Settings, pipe: int) -> None:
         stop.set()
 
     loop.add_reader(pipe, supervisor_closed_the_pipe)
-    async with running(settings) as addresses:
+    async with (running_direct if settings.transport == "direct" else running)(settings) as addresses:
         _say(dataclasses.asdict(addresses))
         await stop.wait()
         log.info("draining: running requests finish, new ones are refused")
@@ -95,7 +96,9 @@ def main() -> None:
     settings = Settings(**told["settings"])
     configure_logging(settings)
     try:
-        asyncio.run(_serve(settings, told["pipe"]))
+        factory = loop_factory() if settings.transport == "direct" else None
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_serve(settings, told["pipe"]))
     except EarshotError as error:
         _say({"error": error.code, "message": error.message})
         sys.exit(1)

@@ -69,6 +69,7 @@ class Batcher(Generic[Key, Item, Result]):
         self._cheap: Lanes[Key, Item, Result] = Lanes()
         self._cheap_pace = Pace(1)
         self._flush_is_due = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def submit(
         self, lane: Hashable, key: Key, item: Item, deadline: float | None = None, *, weight: int = 1
@@ -92,7 +93,8 @@ class Batcher(Generic[Key, Item, Result]):
                 "try again in a moment",
                 retry_after=max(wait, SHORTEST_RETRY_SECONDS),
             )
-        loop = asyncio.get_running_loop()
+        # Asked for once: before Python 3.12 it is a system call.
+        loop = self._loop = self._loop or asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         lanes.add(lane, key, Entry(item, future, deadline, weight))
         if not self._flush_is_due and (is_cheap or self._free):
@@ -119,7 +121,7 @@ class Batcher(Generic[Key, Item, Result]):
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        loop = asyncio.get_running_loop()
+        loop = self._loop = self._loop or asyncio.get_running_loop()
         # First what others do meanwhile.
         while self._may_begin():
             name, key, batch = self._dear.take(self._room)

@@ -151,6 +151,7 @@ class Watch:
     def __init__(self) -> None:
         self._calls: dict[Call, None] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -167,11 +168,13 @@ class Watch:
 
     def enter(self, call: Call) -> None:
         """From now on the running task may be cancelled, with `call.failure` as the reason."""
-        call.task = asyncio.current_task()
+        # Asked for once: before Python 3.12 it is a system call.
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        call.task = asyncio.current_task(loop)
         call.probe_at = time.monotonic() + TICK_SECONDS
         self._calls[call] = None
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._look)
+            self._timer = loop.call_later(TICK_SECONDS, self._look)
 
     def leave(self, call: Call) -> None:
         """The call is over; it is not cancelled any more."""

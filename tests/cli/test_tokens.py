@@ -69,7 +69,7 @@ def test_data_at_an_address_needs_a_file_that_is_named(tmp_path: Path) -> None:
 
 
 def test_a_public_address_without_tokens_is_refused_by_the_command(tmp_path: Path) -> None:
-    for transport in ("portable", "hot"):
+    for transport in ("portable", "direct"):
         done = earshot(tmp_path, "serve", "--host", "0.0.0.0", "--transport", transport)
         assert done.returncode == 2
         assert "earshot tokens create" in done.stderr

@@ -16,7 +16,7 @@ from earshot.index import Index, Store
 from tests.servers import earshot, serving
 
 BEFORE = """
-earshot_build_info{version="1",transport="hot"} 1
+earshot_build_info{version="1",transport="direct"} 1
 earshot_index_info{index="a",version="v000002"} 1
 earshot_index_measured_recall{index="a"} 0.97
 earshot_index_problem{index="a"} 1
@@ -27,7 +27,7 @@ earshot_requests_total{index="",method="Search",code="UNAUTHENTICATED",protocol=
 process_cpu_seconds_total 10
 """
 AFTER = """
-earshot_build_info{version="1",transport="hot"} 1
+earshot_build_info{version="1",transport="direct"} 1
 earshot_index_info{index="a",version="v000002"} 1
 earshot_index_measured_recall{index="a"} 0.97
 earshot_index_problem{index="a"} 1

@@ -52,7 +52,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return write_certificates(tmp_path_factory.mktemp("certificates"))
 
 
-@pytest.fixture(scope="session", params=["portable", "hot"])
+@pytest.fixture(scope="session", params=["portable", "direct"])
 def server(data_dir: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     with serving(data_dir, "--transport", request.param) as running:
         yield running

@@ -42,7 +42,7 @@ def until(condition, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("transport", ["portable", pytest.param("hot", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("transport", ["portable", pytest.param("direct", marks=pytest.mark.slow)])
 def test_many_updates_become_a_version_while_all_goes_on(transport, data):
     """Written, searched and read all the while; each answer is right at each moment."""
     store, wrong, stop = Store(data), [], threading.Event()

@@ -68,7 +68,7 @@ class Api:
         raise AssertionError(f"{version} was not served")
 
 
-@pytest.fixture(scope="module", params=["portable", "hot"])
+@pytest.fixture(scope="module", params=["portable", "direct"])
 def api(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model_cache: Path
 ) -> Iterator[Api]:

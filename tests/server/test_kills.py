@@ -183,9 +183,9 @@ def run(folder: Path, cycles: int, *, compacting: bool) -> Oracle:
 
 
 @contextlib.contextmanager
-def hot_server(data: Path, log: IO[bytes]) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`earshot serve` as people run it, on the hot transport, which compacts every 60 updates by itself."""
-    arguments = ("serve", "--port", "0", "--transport", "hot")
+def serving(data: Path, log: IO[bytes]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`earshot serve` as people run it, which compacts every 60 updates by itself."""
+    arguments = ("serve", "--port", "0")
     with subprocess.Popen(
         [EARSHOT, *arguments],
         env=environment(data, EARSHOT_COMPACT_UPDATES="60"),
@@ -210,22 +210,19 @@ def children(pid: int) -> list[int]:
     return [*own, *(below for each in own for below in children(each))]
 
 
-def run_hot(folder: Path, cycles: int, *, whole_group: bool) -> tuple[Oracle, int]:
-    """Lives of the hot server, and the number of the last version: in one of four lives a compaction may
+def run_served(folder: Path, cycles: int, *, whole_group: bool) -> tuple[Oracle, int]:
+    """Lives of the server, and the number of the last version: in one of four lives a compaction may
     begin, and each tenth lasts until one has ended."""
     dice = random.Random(20261128)
     oracle, store = Oracle(), Store(folder / "data")
-    with forker(folder), (folder / "hot.log").open("wb") as log:
+    with forker(folder), (folder / "serve.log").open("wb") as log:
         for cycle in range(cycles + 1):
-            with hot_server(folder / "data", log) as (process, address):
-                serving = children(process.pid)
+            with serving(folder / "data", log) as (process, address):
 
-                def end(serving: list[int] = serving, pid: int = process.pid) -> None:
-                    if whole_group:
-                        for each in (pid, *serving, *children(pid)):
-                            kill(each)
-                    else:
-                        os.kill(serving[0], signal.SIGKILL)
+                def end(pid: int = process.pid) -> None:
+                    group = children(pid) if whole_group else []
+                    for each in (pid, *group):
+                        kill(each)
 
                 if cycle < cycles:
                     wait = partial(
@@ -238,7 +235,7 @@ def run_hot(folder: Path, cycles: int, *, whole_group: bool) -> tuple[Oracle, in
                     with Client(address) as client:
                         oracle.settle(everything(client))
                 process.wait(30) if cycle < cycles else end()
-    text = (folder / "hot.log").read_text()
+    text = (folder / "serve.log").read_text()
     assert "Traceback" not in text, text
     return oracle, int(store.current(INDEX)[1:])
 
@@ -262,8 +259,8 @@ def test_nothing_acknowledged_is_lost_or_comes_back(tmp_path: Path, compacting: 
 
 
 @pytest.mark.parametrize("whole_group", [False, True])
-def test_a_hot_server_loses_nothing_either(tmp_path: Path, whole_group: bool) -> None:
-    assert run_hot(tmp_path, 2, whole_group=whole_group)[0].acknowledged > 5
+def test_the_server_that_people_run_loses_nothing_either(tmp_path: Path, whole_group: bool) -> None:
+    assert run_served(tmp_path, 2, whole_group=whole_group)[0].acknowledged > 5
 
 
 @pytest.mark.slow
@@ -272,7 +269,7 @@ def test_a_hot_server_loses_nothing_either(tmp_path: Path, whole_group: bool) ->
 def test_a_hot_server_that_compacts_loses_nothing_in_many_lives(
     tmp_path: Path, whole_group: bool, record_property: Any
 ) -> None:
-    oracle, version = run_hot(tmp_path, CYCLES, whole_group=whole_group)
+    oracle, version = run_served(tmp_path, CYCLES, whole_group=whole_group)
     record_property("acknowledged", oracle.acknowledged)
     print(f"{CYCLES} kills, {oracle.acknowledged} acknowledged updates, {version} versions")
     assert version > CYCLES // 10

@@ -42,7 +42,7 @@ def calls(server: Server) -> dict[str, dict[str, Any]]:
     return {entry["request_id"]: entry for entry in entries if entry["logger"] == "earshot.request"}
 
 
-@pytest.mark.parametrize("transport", ["portable", "hot"])
+@pytest.mark.parametrize("transport", ["portable", "direct"])
 def test_at_debug_every_call_is_a_line_of_json_without_vectors_and_texts(
     data_dir: Path, transport: str
 ) -> None:
@@ -66,7 +66,7 @@ def test_at_debug_every_call_is_a_line_of_json_without_vectors_and_texts(
     assert "index" not in seen["not-there"]
 
 
-@pytest.mark.parametrize("transport", ["portable", "hot"])
+@pytest.mark.parametrize("transport", ["portable", "direct"])
 def test_slow_calls_are_told_and_texts_only_where_the_operator_wants_them(
     data_dir: Path, transport: str
 ) -> None:

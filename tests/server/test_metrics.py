@@ -47,7 +47,7 @@ class Scrape:
         return {value for _, labels in self._samples for name, value in labels if name == label}
 
 
-@pytest.fixture(scope="module", params=["portable", "hot"])
+@pytest.fixture(scope="module", params=["portable", "direct"])
 def server(data_dir: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of its own: what other tests ask must not be counted here."""
     with serving(data_dir, "--transport", request.param) as running:

@@ -14,7 +14,7 @@ from tests.servers import serving
 from .test_metrics import Scrape
 
 
-@pytest.mark.parametrize("transport", ["portable", "hot"])
+@pytest.mark.parametrize("transport", ["portable", "direct"])
 def test_whichever_worker_is_asked_it_counts_for_all(tmp_path: Path, transport: str) -> None:
     store = Store(tmp_path / "data")
     store.create("numbers")

@@ -32,7 +32,7 @@ CHECKS = [
 PARTS = 8  # of the slow test, so that each ends in its time
 
 
-@pytest.fixture(scope="module", params=["portable", "hot"])
+@pytest.fixture(scope="module", params=["portable", "direct"])
 def face(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model_cache: Path
 ) -> Iterator[Face]:

@@ -37,7 +37,7 @@ def wait_until(is_so: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("transport", ["hot", "portable"])
+@pytest.mark.parametrize("transport", ["direct", "portable"])
 def test_it_is_there_when_wanted_and_ends_with_the_server(tmp_path: Path, transport: str) -> None:
     data_dir = tmp_path / "data"
     store = Store(data_dir)

@@ -73,7 +73,7 @@ def attributes(span: Span) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("transport", ["portable", "hot"])
+@pytest.mark.parametrize("transport", ["portable", "direct"])
 def test_a_search_is_a_span_of_the_callers_trace_with_a_child_for_each_stage(
     data_dir: Path, collector: tuple[Collector, str], transport: str
 ) -> None:
@@ -131,7 +131,7 @@ def test_without_an_endpoint_opentelemetry_is_not_even_loaded() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment(Path()))
 
 
-@pytest.mark.parametrize("transport", ["portable", "hot"])
+@pytest.mark.parametrize("transport", ["portable", "direct"])
 def test_an_endpoint_without_the_packages_names_the_extra(data_dir: Path, transport: str) -> None:
     code = (
         "import sys\n"

@@ -10,16 +10,17 @@ import httpx
 import pytest
 
 from earshot.errors import FailedPrecondition
-from earshot.server import hot, running_with
+from earshot.server import running_with
+from earshot.server.envoy import run as envoy
 from earshot.server.settings import load_settings
 from earshot.server.transports import settled
 
 
-def test_hot_serves_where_it_runs_and_nobody_says() -> None:
-    assert settled(load_settings()).transport == "hot"
+def test_the_direct_transport_serves_where_nobody_says() -> None:
+    assert settled(load_settings()).transport == "direct"
 
 
-@pytest.mark.parametrize("transport", ["hot", "portable"])
+@pytest.mark.parametrize("transport", ["direct", "envoy", "portable"])
 def test_what_is_said_holds(transport: str) -> None:
     assert settled(load_settings(transport=transport, grpc_port=0)).transport == transport
 
@@ -30,16 +31,17 @@ def test_who_gives_grpc_a_port_of_its_own_gets_two_ports(caplog: pytest.LogCaptu
     assert "the transport is portable: gRPC is given a port of its own" in caplog.text
 
 
-def test_where_hot_cannot_run_portable_serves_and_the_log_says_why(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_where_envoy_cannot_embed_python_another_transport_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def cannot() -> None:
-        raise FailedPrecondition("libpython is not here")
+    monkeypatch.setattr(envoy, "get_envoy_environ", dict)
 
-    monkeypatch.setattr(hot, "embedding_environment", cannot)
-    with caplog.at_level(logging.INFO):
-        assert settled(load_settings()).transport == "portable"
-    assert "the transport is portable: libpython is not here" in caplog.text
+    async def start() -> None:
+        async with running_with(load_settings(data_dir=tmp_path / "data", transport="envoy", port=0)):
+            pass
+
+    with pytest.raises(FailedPrecondition, match="libpython, which is not here: use the direct transport"):
+        asyncio.run(start())
 
 
 @pytest.mark.parametrize("ports", [{"port": 0}, {"port": 0, "grpc_port": 0}])
@@ -50,5 +52,5 @@ def test_metrics_name_the_transport_that_serves(ports: dict[str, int], tmp_path:
             async with httpx.AsyncClient(timeout=60) as client:
                 return (await client.get(f"{addresses.http}/metrics")).text
 
-    transport = "hot" if len(ports) == 1 else "portable"
+    transport = "direct" if len(ports) == 1 else "portable"
     assert f'transport="{transport}"' in asyncio.run(page())

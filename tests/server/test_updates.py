@@ -25,7 +25,7 @@ def copied(data_dir: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["portable", "hot"])
+@pytest.fixture(scope="module", params=["portable", "direct"])
 def live(
     data_dir: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Server]:

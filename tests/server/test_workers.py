@@ -77,7 +77,7 @@ def refuses_updates_of_a_journal_with_one_writer(server: Server) -> None:
                 change()
 
 
-@pytest.mark.parametrize("transport", ["portable", "hot"])
+@pytest.mark.parametrize("transport", ["portable", "direct"])
 def test_workers_are_replaced_take_up_new_versions_and_drain_together(transport: str, folder: Path) -> None:
     with serving(folder, "--transport", transport, "--workers", "2") as server:
         replaces_a_worker_that_dies(server)
@@ -90,7 +90,7 @@ def test_workers_are_replaced_take_up_new_versions_and_drain_together(transport:
 
 @pytest.mark.slow
 def test_workers_that_share_a_journal_in_postgres_all_take_updates(folder: Path, database: str) -> None:
-    arguments = ("--transport", "hot", "--workers", "2")
+    arguments = ("--transport", "direct", "--workers", "2")
     with serving(folder, *arguments, EARSHOT_JOURNAL=database) as server:
         for number in range(12):  # each client is a connection, so both workers write and both follow
             name, vector = f"new-{number}", np.full(8, 100.0 + number)
@@ -103,7 +103,7 @@ def test_workers_that_share_a_journal_in_postgres_all_take_updates(folder: Path,
     assert len(owners) == 2
 
 
-@pytest.mark.parametrize("transport", ["portable", "hot"])
+@pytest.mark.parametrize("transport", ["portable", "direct"])
 def test_a_port_that_somebody_uses_is_named(transport: str, folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
         port = taken.getsockname()[1]

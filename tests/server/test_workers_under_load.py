@@ -144,7 +144,7 @@ def listeners(address: str) -> int:
     return sum(row[1].endswith(f":{port}") and row[3] == "0A" for row in rows)
 
 
-@pytest.mark.parametrize("transport", ["portable", "hot"])
+@pytest.mark.parametrize("transport", ["portable", "direct"])
 def test_a_drain_of_two_workers_under_load_loses_no_accepted_request(transport: str, folder: Path) -> None:
     with serving(folder, "--transport", transport, "--workers", "2") as server:
         clients = [lambda: over_grpc(server), lambda: over_http(server)] * CLIENTS
@@ -153,13 +153,13 @@ def test_a_drain_of_two_workers_under_load_loses_no_accepted_request(transport: 
             assert server.process.wait(60) == 0
     assert [error for error in load.failures if was_accepted(error)] == []
     assert "earshot.request: Search" not in server.log()  # of those that end well it says nothing
-    if transport == "hot":  # it loses no call that came too late either
+    if transport == "direct":  # it loses no call that came too late either
         told = "CANCELLED", "GOAWAY"
         assert not any(word in str(error) for error in load.failures for word in told)
     assert "Traceback" not in server.log()
 
 
-@pytest.mark.parametrize("transport", ["portable", "hot"])
+@pytest.mark.parametrize("transport", ["portable", "direct"])
 def test_a_worker_killed_under_load_is_replaced_and_no_client_notices(transport: str, folder: Path) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(serving(folder, "--transport", transport, "--workers", "2"))

@@ -36,7 +36,7 @@ def folder(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-@pytest.fixture(scope="module", params=["portable", "hot"])
+@pytest.fixture(scope="module", params=["portable", "direct"])
 def face(
     request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Face]:
@@ -209,7 +209,7 @@ def test_a_refusal_reaches_clients_that_are_still_sending(face: Face, verb: str)
     if shutil.which("curl") is None:
         pytest.skip("curl is not here")
     url = f"{face.addresses.http}/v1/indexes/plain{verb}"
-    command = ["curl", "-sS", "--http2-prior-knowledge" if face.transport == "hot" else "--http1.1", url]
+    command = ["curl", "-sS", "--http2-prior-knowledge" if face.transport != "portable" else "--http1.1", url]
     command += ["-d", json.dumps({"datapointId": "x" * 20_000}), "-w", "%{http_code}\n", "-o", "/dev/null"]
     for _ in range(10):
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -40,7 +40,7 @@ def until(log: pytest.LogCaptureFixture, what: str, seconds: float = 30) -> None
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("transport", ["portable", "hot"])
+@pytest.mark.parametrize("transport", ["portable", "direct"])
 def test_a_renewed_certificate_is_served_without_a_restart(
     transport: str, data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -78,7 +78,7 @@ def test_a_renewed_certificate_is_served_without_a_restart(
     assert "Traceback" not in face.log()
 
 
-@pytest.mark.parametrize("transport", ["portable", "hot"])
+@pytest.mark.parametrize("transport", ["portable", "direct"])
 def test_so_is_who_signed_the_clients(
     transport: str, data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,4 +1,4 @@
-"""One server a transport, in an event loop beside the tests, so that the same tests hear both faces."""
+"""One server a transport, in an event loop beside the tests, so that the same tests hear all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 import grpc
 import pytest
 
-from earshot.server.hot import running_hot
+from earshot.server.direct import loop_factory, running_direct
+from earshot.server.envoy import running_envoy
 from earshot.server.run import Addresses, running
 from earshot.server.settings import Settings, load_settings
 
@@ -37,9 +38,15 @@ def anyio_backend() -> str:
 
 @contextlib.contextmanager
 def serving_face(transport: str, settings: Settings, log_file: Path) -> Iterator[Face]:
-    """A server of either transport, until the block ends; it must then drain."""
-    with log_file.open("w") as log, asyncio.Runner() as runner:
-        server: Any = running_hot(settings, log_to=log) if transport == "hot" else running(settings)
+    """A server of one transport, until the block ends; it must then drain."""
+    factory = loop_factory() if transport == "direct" else None
+    with log_file.open("w") as log, asyncio.Runner(loop_factory=factory) as runner:
+        servers: dict[str, Any] = {
+            "portable": lambda: running(settings),
+            "envoy": lambda: running_envoy(settings, log_to=log),
+            "direct": lambda: running_direct(settings),
+        }
+        server = servers[transport]()
         addresses = runner.run(server.__aenter__())
         loop = runner.get_loop()
         thread = threading.Thread(target=loop.run_forever)
@@ -59,7 +66,7 @@ def settings_for(data_dir: Path, **more: object) -> Settings:
     return load_settings(data_dir=data_dir, port=0, grpc_port=0, poll_seconds=0.05, **more)
 
 
-@pytest.fixture(scope="session", params=["portable", "hot"])
+@pytest.fixture(scope="session", params=["portable", "envoy", "direct"])
 def face(
     request: pytest.FixtureRequest, data_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Face]:

@@ -113,7 +113,7 @@ def app(stuck: Callable[..., Awaitable[bytes]] = echo, calls: Watch | None = Non
         {"/s/echo": echo, "/s/fail": fail, "/s/crash": crash, "/s/stuck": stuck},
         {"/s/count": count, "/s/crash_later": crash_later},
         http,
-        Telemetry("hot"),
+        Telemetry("direct"),
         Guard(None),
         Watch() if calls is None else calls,
         max_message_bytes=1000,

@@ -65,7 +65,7 @@ def app(stuck: Stuck, telemetry: Telemetry) -> HotApp:
 
 
 async def test_the_search_of_a_client_that_left_is_cancelled() -> None:
-    stuck, telemetry, client = Stuck(), Telemetry("hot"), Client()
+    stuck, telemetry, client = Stuck(), Telemetry("direct"), Client()
     running = asyncio.create_task(app(stuck, telemetry)(client.scope, client.incoming.get, client.send))
     await stuck.began.wait()
     assert telemetry.metrics.in_flight["http"] == 1
@@ -78,7 +78,7 @@ async def test_the_search_of_a_client_that_left_is_cancelled() -> None:
 
 async def test_a_search_past_its_deadline_is_cancelled_and_says_504() -> None:
     stuck, client = Stuck(), Client(grpc_timeout="50m")
-    calling = app(stuck, Telemetry("hot"))(client.scope, client.incoming.get, client.send)
+    calling = app(stuck, Telemetry("direct"))(client.scope, client.incoming.get, client.send)
     await asyncio.wait_for(calling, 10)
     assert stuck.was_cancelled.is_set()
     assert client.sent[0]["status"] == 504
@@ -87,7 +87,7 @@ async def test_a_search_past_its_deadline_is_cancelled_and_says_504() -> None:
 
 async def test_with_too_many_under_way_a_search_is_refused_before_it_is_read() -> None:
     stuck, client = Stuck(), Client()
-    calling = app(stuck, Telemetry("hot", max_in_flight=0))(client.scope, client.incoming.get, client.send)
+    calling = app(stuck, Telemetry("direct", max_in_flight=0))(client.scope, client.incoming.get, client.send)
     await asyncio.wait_for(calling, 10)
     assert not stuck.began.is_set()
     assert client.incoming.qsize() == 1

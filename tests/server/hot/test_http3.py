@@ -17,8 +17,8 @@ import pytest
 
 from earshot.errors import Unavailable
 from earshot.server.auth import Grant, TokenFile
-from earshot.server.hot import running_hot
-from earshot.server.hot.configuration import has_http3
+from earshot.server.envoy import running_envoy
+from earshot.server.envoy.configuration import has_http3
 from earshot.server.settings import Settings
 from earshot.v1 import datapoint_pb2, search_service_pb2
 from tests.certificates import Files
@@ -49,7 +49,7 @@ def no_traceback(log: str) -> None:
 @pytest.fixture(scope="module")
 def secure(data_dir: Path, files: Files, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Face]:
     log_file = tmp_path_factory.mktemp("http3") / "log"
-    with serving_face("hot", tls(data_dir, files, log_level="debug"), log_file) as face:
+    with serving_face("envoy", tls(data_dir, files, log_level="debug"), log_file) as face:
         yield face
     no_traceback(face.log())
 
@@ -193,7 +193,7 @@ def test_a_drain_lets_calls_over_http_3_finish(
     data_dir: Path, files: Files, tmp_path: Path, vectors: np.ndarray
 ) -> None:
     async def drain(log: Any) -> tuple[Answer, Answer]:
-        serving = running_hot(tls(data_dir, files), log_to=log)
+        serving = running_envoy(tls(data_dir, files), log_to=log)
         addresses = await serving.__aenter__()
         async with http3(addresses.http, files.ca) as client:
             stream, searching = client.begin("POST", STREAM_SEARCH, GRPC)
@@ -228,7 +228,7 @@ def test_there_is_none_where_it_is_off_or_would_not_be_safe(data_dir: Path, file
 
 
 def test_mutual_tls_cannot_be_gone_around(data_dir: Path, files: Files, tmp_path: Path) -> None:
-    with serving_face("hot", tls(data_dir, files, tls_client_ca=files.ca), tmp_path / "log") as face:
+    with serving_face("envoy", tls(data_dir, files, tls_client_ca=files.ca), tmp_path / "log") as face:
         host, port = face.addresses.http.removeprefix("https://").split(":")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             udp.bind((host, int(port)))  # nobody else has it
@@ -246,7 +246,7 @@ def test_tokens_are_asked_for(data_dir: Path, files: Files, tmp_path: Path, vect
             search = await client.call(SEARCH, request(vectors[0]))
             return search, await client.ask("GET", "/v1/indexes")
 
-    with serving_face("hot", tls(data_dir, files, tokens_file=tokens), tmp_path / "log") as face:
+    with serving_face("envoy", tls(data_dir, files, tokens_file=tokens), tmp_path / "log") as face:
         search, listed = asyncio.run(ask(face))
     assert search.trailers["grpc-status"] == str(grpc.StatusCode.UNAUTHENTICATED.value[0])
     assert listed.status == 401
@@ -254,7 +254,7 @@ def test_tokens_are_asked_for(data_dir: Path, files: Files, tmp_path: Path, vect
 
 def test_a_port_that_somebody_uses_over_udp_is_named(data_dir: Path, files: Files) -> None:
     async def start(port: int) -> None:
-        async with running_hot(tls(data_dir, files).model_copy(update={"port": port})):
+        async with running_envoy(tls(data_dir, files).model_copy(update={"port": port})):
             pass
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:

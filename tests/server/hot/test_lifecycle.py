@@ -1,4 +1,4 @@
-"""How the hot server starts, changes versions and ends."""
+"""How the direct server and Envoy's start, change versions and end."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ import pytest
 
 from earshot.errors import Unavailable
 from earshot.index import Index, Store
-from earshot.server.hot import running_hot
-from earshot.server.hot.configuration import NOTICE_SECONDS
+from earshot.server.direct import run as direct
+from earshot.server.envoy.configuration import NOTICE_SECONDS
+from earshot.server.transports import running_with
 from earshot.v1 import datapoint_pb2, search_service_pb2
 
 from .conftest import serving_face, settings_for
 
+NOTICES = {"envoy": NOTICE_SECONDS, "direct": direct.NOTICE_SECONDS}
 SEARCH = "/earshot.v1.SearchService/Search"
 DIMENSIONS = 4
 
 SUPERVISOR = """
     import sys, logging
-    from earshot.server.hot import serve_hot
-    from earshot.server.settings import load_settings
-    settings = load_settings(data_dir=sys.argv[1], port=0, poll_seconds=0.05)
-    serve_hot(settings, ready=lambda addresses: print(addresses.grpc, flush=True))
+    from earshot.server import load_settings, serve_with
+    settings = load_settings(data_dir=sys.argv[1], transport=sys.argv[2], port=0, poll_seconds=0.05)
+    serve_with(settings, ready=lambda addresses: print(addresses.grpc, flush=True))
     print("drained", flush=True)
 """
 
@@ -56,11 +57,16 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.fixture(params=["envoy", "direct"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture
-def supervised(data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def supervised(data_dir: Path, transport: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     with (data_dir.parent / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(SUPERVISOR), data_dir],
+            [sys.executable, "-c", textwrap.dedent(SUPERVISOR), data_dir, transport],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -117,9 +123,9 @@ class Load:
             time.sleep(0.01)
 
 
-def test_a_new_version_is_swapped_in_under_load_without_a_failure(data_dir: Path) -> None:
+def test_a_new_version_is_swapped_in_under_load_without_a_failure(data_dir: Path, transport: str) -> None:
     log_file = data_dir.parent / "log"
-    with serving_face("hot", settings_for(data_dir), log_file) as face, Load(face.addresses.grpc) as load:
+    with serving_face(transport, settings_for(data_dir), log_file) as face, Load(face.addresses.grpc) as load:
         load.wait_for("old")
         publish(data_dir, "new")
         load.wait_for("new")
@@ -127,8 +133,8 @@ def test_a_new_version_is_swapped_in_under_load_without_a_failure(data_dir: Path
     assert "Traceback" not in log_file.read_text()
 
 
-def test_a_version_that_cannot_be_opened_leaves_the_old_one_serving(data_dir: Path) -> None:
-    with serving_face("hot", settings_for(data_dir), data_dir.parent / "log") as face:
+def test_a_version_that_cannot_be_opened_leaves_the_old_one_serving(data_dir: Path, transport: str) -> None:
+    with serving_face(transport, settings_for(data_dir), data_dir.parent / "log") as face:
         with Load(face.addresses.grpc) as load:
             load.wait_for("old")
             version = publish(data_dir, "new")
@@ -158,13 +164,13 @@ def test_a_signal_drains_under_load_and_no_accepted_request_fails(
 
 
 def test_a_quiet_moment_does_not_end_the_drain_before_its_notice(
-    supervised: tuple[subprocess.Popen[str], str],
+    supervised: tuple[subprocess.Popen[str], str], transport: str
 ) -> None:
     process, _ = supervised
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
-    assert time.monotonic() - began >= NOTICE_SECONDS
+    assert time.monotonic() - began >= NOTICES[transport]
 
 
 def test_a_connection_that_asks_nothing_is_told_to_leave_before_it_is_closed(
@@ -210,6 +216,7 @@ def test_the_server_ends_when_its_supervisor_is_killed(
     pytest.fail("the server outlived its supervisor")
 
 
+@pytest.mark.parametrize("transport", ["envoy"], indirect=True)
 def test_a_supervisor_notices_that_the_server_died(
     supervised: tuple[subprocess.Popen[str], str], data_dir: Path
 ) -> None:
@@ -220,9 +227,11 @@ def test_a_supervisor_notices_that_the_server_died(
     assert "ended with code -9" in (data_dir.parent / "log").read_text()
 
 
-def test_a_port_in_use_is_named(data_dir: Path) -> None:
+def test_a_port_in_use_is_named(data_dir: Path, transport: str) -> None:
     async def start(port: int) -> None:
-        async with running_hot(settings_for(data_dir).model_copy(update={"port": port})):
+        async with running_with(
+            settings_for(data_dir, transport=transport).model_copy(update={"port": port})
+        ):
             pass
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -231,8 +240,8 @@ def test_a_port_in_use_is_named(data_dir: Path) -> None:
             asyncio.run(start(port))
 
 
-def test_settings_reach_the_server(data_dir: Path) -> None:
+def test_settings_reach_the_server(data_dir: Path, transport: str) -> None:
     settings = settings_for(data_dir, max_message_bytes=2048)
-    with serving_face("hot", settings, data_dir.parent / "log") as face:
+    with serving_face(transport, settings, data_dir.parent / "log") as face:
         reply = httpx.post(f"{face.addresses.http}/v1/indexes/swapped:search", content=b" " * 4096)
         assert "2048" in json.loads(reply.content)["error"]["message"]

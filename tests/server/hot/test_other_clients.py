@@ -82,7 +82,7 @@ def test_node_asks_as_python_does(
 
 
 def test_curl_speaks_http1_and_http2(face: Face) -> None:
-    versions = ["--http1.1"] + (["--http2-prior-knowledge"] if face.transport == "hot" else [])
+    versions = ["--http1.1"] + (["--http2-prior-knowledge"] if face.transport != "portable" else [])
     for version in versions:
         done = subprocess.run(
             [

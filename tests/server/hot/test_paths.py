@@ -10,7 +10,7 @@ import httpx
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from earshot.server.hot.paths import WELL_FORMED
+from earshot.server.envoy.paths import WELL_FORMED
 
 from .conftest import Face
 

@@ -77,7 +77,7 @@ def engine() -> Engine:
 
 @pytest.fixture
 def telemetry() -> Telemetry:
-    return Telemetry("hot")
+    return Telemetry("direct")
 
 
 @pytest.fixture

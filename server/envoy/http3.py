@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
-from .asgi import Application, Message, Receive, Scope, Send
+from ..hot.asgi import Application, Message, Receive, Scope, Send
 
 __all__ = ["HandedOver"]
 

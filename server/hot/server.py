@@ -1,22 +1,14 @@
-"""What runs inside Envoy's process: `app` puts the service together at start and drains it at the end.
-
-It drains when the supervisor asks by closing its end of a pipe, which also happens when it dies.
-"""
+"""The service, the ASGI application over it, and the threads that work for both, put together."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import os
-import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypedDict
+from typing import TypedDict
 
-from earshot.errors import Unavailable
 from earshot.index import Store
 
 from ..auth import Guard
@@ -34,34 +26,24 @@ from ..grpc_methods import (
 )
 from ..http_calls import HttpCalls
 from ..http_face import http_app
-from ..logs import configure_logging
 from ..operations import Operations
 from ..registry import Registry
 from ..registry_metrics import index_metrics
 from ..service import Service
 from ..settings import Settings
 from ..streams import stream_search
-from ..telemetry import CallRecord, current, telemetry_for, telling_peers
+from ..telemetry import CallRecord, current, telemetry_for
 from ..update_methods import REMOVE, UPSERT
-from ..workers import Workers, multiply_on_one_thread, spare_what_is_loaded, take_short_turns
-from .admin import Admin
+from ..workers import Workers, multiply_on_one_thread, take_short_turns
 from .app import HotApp, Streaming, Unary
-from .asgi import Application, Receive, Scope, Send
 from .calls import Watch
 from .http import HotHttp
-from .http3 import HandedOver
 from .search import Searcher
 from .standard import HEALTH_SERVICE, REFLECTION_SERVICES, Health, Reflection
 from .stream import StreamSearches
 from .updates import Updater
 
-__all__ = ["ENVIRONMENT", "app", "http3"]
-
-log = logging.getLogger(__name__)
-
-ENVIRONMENT = "EARSHOT_HOT"
-DRAIN_SECONDS = 30.0
-END_SECONDS = 2.0  # for telling those that still run
+__all__ = ["HotServer"]
 
 
 class _Limits(TypedDict):
@@ -69,11 +51,15 @@ class _Limits(TypedDict):
     max_answer_bytes: int
 
 
-class _Server:
-    """The parts of a running server, and how it ends."""
+class HotServer:
+    """The parts of a running server, whatever listens for it. Belongs to one event loop.
 
-    def __init__(self, settings: Settings, admin: Admin) -> None:
-        self._admin = admin
+    Attributes:
+        app: Answers every call.
+        calls: Those that are being answered.
+    """
+
+    def __init__(self, settings: Settings) -> None:
         embedders = Embedders(settings.cache_dir)
         store = Store(settings.data_dir, cache_dir=settings.cache_dir)
         self.registry = Registry(
@@ -152,22 +138,18 @@ class _Server:
         self.http = HotHttp(searcher, calls, *shared, **limits)
         self.app = HotApp(unary, streaming, self.http, *shared, **limits)
 
-    async def drain(self) -> None:
-        """Says NOT_SERVING, takes no new connections, lets requests finish, then ends the process."""
-        log.info("draining: running requests finish, new ones are refused")
+    async def start(self) -> None:
+        """Opens the indexes, and begins what happens in the background."""
+        await asyncio.to_thread(self.registry.start)
+        self.compactor.start()
+
+    def say_goodbye(self) -> None:
+        """From now on whoever asks after the server's health hears that it is about to go."""
         self.health.shut_down()
         self.http.is_draining = True
-        try:
-            if not await asyncio.to_thread(self._admin.drain, DRAIN_SECONDS):
-                log.warning("clients stayed for %.0f seconds; their calls are ended", DRAIN_SECONDS)
-                self.calls.end_all(Unavailable("the server is shutting down"))
-                await asyncio.to_thread(self._admin.wait_for_requests, END_SECONDS)
-        except OSError:
-            log.exception("the drain failed; the process ends now")
-        os.kill(os.getpid(), signal.SIGTERM)
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Ends what happens in the background, and the threads; waits for them."""
         self.operations.stop()
         self.compactor.stop()
         self.registry.stop()
@@ -182,44 +164,3 @@ def _off_loop(run: Callable[..., Awaitable[bytes]], service: Service, method: Me
             return await run(method, service, data)
 
     return call
-
-
-class _Entry:
-    def __init__(self) -> None:
-        self._app: Application | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._app is None:
-            assert scope["type"] == "lifespan"
-            await self._lifespan(receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        told: dict[str, Any] = json.loads(os.environ[ENVIRONMENT])
-        settings = Settings(**told["settings"])
-        configure_logging(settings)
-        server = _Server(settings, Admin(told["admin"]))
-        spare_what_is_loaded()
-        await asyncio.to_thread(server.registry.start)
-        server.compactor.start()
-        loop = asyncio.get_running_loop()
-        draining: list[asyncio.Task[None]] = []  # asyncio itself keeps only weak references
-
-        def supervisor_closed_the_pipe() -> None:
-            loop.remove_reader(told["pipe"])
-            draining.append(loop.create_task(server.drain()))
-
-        loop.add_reader(told["pipe"], supervisor_closed_the_pipe)
-        self._app = server.app
-        http3.home = loop
-        async with telling_peers(server.telemetry.metrics):
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-        await loop.run_in_executor(None, partial(server.close))
-        await send({"type": "lifespan.shutdown.complete"})
-
-
-app = _Entry()
-http3 = HandedOver(app)

@@ -1,4 +1,4 @@
-"""Runs the hot server: Envoy with our application inside, as a child that ends when we do."""
+"""Runs Envoy with our application inside, as a child that ends when we do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .configuration import NOTICE_SECONDS, envoy_configuration, has_http3
 from .entry import DRAIN_SECONDS, ENVIRONMENT
 from .secrets import Secrets
 
-__all__ = ["embedding_environment", "hot_process", "running_hot", "serve_hot"]
+__all__ = ["embedding_environment", "envoy_process", "running_envoy", "serve_envoy"]
 
 log = logging.getLogger(__name__)
 
@@ -39,21 +39,21 @@ POLL_SECONDS = 0.02
 
 
 @contextlib.asynccontextmanager
-async def running_hot(settings: Settings, *, log_to: IO[str] | None = None) -> AsyncIterator[Addresses]:
+async def running_envoy(settings: Settings, *, log_to: IO[str] | None = None) -> AsyncIterator[Addresses]:
     """The server, listening from enter to exit on `settings.port`; on exit running requests finish.
 
     Its log goes to `log_to`, a real file, or else to our stderr.
     Raises Unavailable where the port is in use or the server did not start, FailedPrecondition where
     Python cannot be embedded.
     """
-    async with hot_process(settings, log_to) as (_, addresses):
+    async with envoy_process(settings, log_to) as (_, addresses):
         yield addresses
 
 
-def serve_hot(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:
+def serve_envoy(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:
     """Serves until SIGTERM or SIGINT; `ready` is called once with the addresses. Then drains and returns.
 
-    Raises as `running_hot`, and Internal where the server ended by itself.
+    Raises as `running_envoy`, and Internal where the server ended by itself.
     """
 
     async def main() -> None:
@@ -61,7 +61,7 @@ def serve_hot(settings: Settings, *, ready: Callable[[Addresses], None]) -> None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        async with hot_process(settings) as (process, addresses):
+        async with envoy_process(settings) as (process, addresses):
             ready(addresses)
             stopped = asyncio.create_task(stop.wait())
             died = asyncio.create_task(process.wait())
@@ -78,17 +78,17 @@ def embedding_environment() -> dict[str, str]:
     environment = get_envoy_environ()
     if not {"LD_PRELOAD", "DYLD_INSERT_LIBRARIES"} & environment.keys():
         raise FailedPrecondition(
-            "the hot transport embeds Python and needs its shared library, libpython, which is not here: "
-            "use the portable transport"
+            "Envoy embeds Python and needs its shared library, libpython, which is not here: use the direct "
+            "transport"
         )
     return environment
 
 
 @contextlib.asynccontextmanager
-async def hot_process(
+async def envoy_process(
     settings: Settings, log_to: IO[str] | None = None
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Addresses]]:
-    """As `running_hot`, and the child too."""
+    """As `running_envoy`, and the child too."""
     is_traced(settings.otlp_endpoint)  # what it raises shall reach the caller, not the child's log
     check_tls(settings)
     check_exposure(settings)
@@ -103,7 +103,7 @@ async def hot_process(
         ours, theirs = os.pipe()[::-1]
         try:
             told = {
-                "settings": {**settings.model_dump(mode="json"), "transport": "hot"},
+                "settings": {**settings.model_dump(mode="json"), "transport": "envoy"},
                 "admin": admin.path,
                 "pipe": theirs,
             }

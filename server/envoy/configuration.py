@@ -44,7 +44,7 @@ def has_http3(settings: Settings) -> bool:
 def envoy_configuration(settings: Settings, admin: Admin, secrets: Secrets) -> dict[str, Any]:
     """The whole of it, as a dictionary for Envoy's `--config-yaml`."""
     server = PyvoyServer(
-        "earshot.server.hot.entry:app",
+        "earshot.server.envoy.entry:app",
         address=settings.host,
         port=settings.port,
         tls_cert=settings.tls_certificate,
@@ -90,7 +90,7 @@ def envoy_configuration(settings: Settings, admin: Admin, secrets: Secrets) -> d
 def _hand_over(http: dict[str, Any]) -> None:
     """Lets QUIC's calls come to the application of all others."""
     told = http["http_filters"][-1]["typed_config"]["filter_config"]
-    application = {**json.loads(told["value"]), "app": "earshot.server.hot.entry:http3", "lifespan": False}
+    application = {**json.loads(told["value"]), "app": "earshot.server.envoy.entry:http3", "lifespan": False}
     # pyvoy lets both listeners share one list.
     last = http["http_filters"][-1]
     typed = {**last["typed_config"], "filter_config": {**told, "value": json.dumps(application)}}

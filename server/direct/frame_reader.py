@@ -1,0 +1,96 @@
+"""Bytes in, whole frames out; headers that came in several are one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .frames import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    FRAME_BYTES,
+    HEADER,
+    HEADERS,
+    MAX_WINDOW,
+    PREFACE,
+    ConnectionFault,
+    Error,
+    unpadded,
+)
+
+__all__ = ["Frame", "FrameReader"]
+
+Frame = tuple[int, int, int, bytes]
+"""Type, flags, stream and payload."""
+
+MAX_FRAGMENTS = 16  # of one request's headers
+
+
+class FrameReader:
+    """Of one connection.
+
+    Attributes:
+        has_preface: The client has said that it speaks HTTP/2.
+        block_since: When headers began that are not whole yet; None where there are none.
+    """
+
+    def __init__(self, max_block: int) -> None:
+        self._max_block = max_block
+        self._unread = b""
+        self._block: tuple[int, int] | None = None  # flags and stream
+        self._fragments: list[bytes] = []
+        self.has_preface = False
+        self.block_since: float | None = None
+
+    def frames(self, data: bytes, now: float) -> Iterator[Frame]:
+        """What is whole with these bytes, which came `now`; HEADERS have the whole block, without padding.
+
+        Raises ConnectionFault.
+        """
+        data, at = self._unread + data if self._unread else data, 0
+        if not self.has_preface:
+            if data[: len(PREFACE)] != PREFACE[: len(data)]:
+                raise ConnectionFault(Error.PROTOCOL_ERROR, "the preface is wrong")
+            if len(data) < len(PREFACE):
+                self._unread = data
+                return
+            self.has_preface, at = True, len(PREFACE)
+        end = len(data)
+        while end - at >= HEADER.size:
+            high, low, kind, flags, number = HEADER.unpack_from(data, at)
+            size = high << 8 | low
+            if size > FRAME_BYTES:
+                raise ConnectionFault(Error.FRAME_SIZE_ERROR, f"a frame has more than {FRAME_BYTES} bytes")
+            start = at + HEADER.size
+            if start + size > end:
+                break
+            at = start + size
+            found = kind, flags, number & MAX_WINDOW, data[start:at]
+            if kind == DATA and self._block is None:
+                yield found
+            elif (whole := self._whole(found, now)) is not None:
+                yield whole
+        self._unread = data[at:]
+
+    def _whole(self, found: Frame, now: float) -> Frame | None:
+        kind, flags, number, payload = found
+        if kind == CONTINUATION:
+            if self._block is None or number != self._block[1]:
+                raise ConnectionFault(Error.PROTOCOL_ERROR, "headers go on that were not begun")
+            self._fragments.append(payload)
+            many = len(self._fragments) > MAX_FRAGMENTS
+            if many or sum(map(len, self._fragments)) > self._max_block:
+                raise ConnectionFault(Error.ENHANCE_YOUR_CALM, "too many headers")
+            if not flags & END_HEADERS:
+                return None
+            block, self._block, self.block_since = self._block, None, None
+            return HEADERS, block[0], number, b"".join(self._fragments)
+        if self._block is not None:
+            raise ConnectionFault(Error.PROTOCOL_ERROR, "something came between a request's headers")
+        if kind != HEADERS:
+            return found
+        fragment = unpadded(payload, flags)
+        if flags & END_HEADERS:
+            return HEADERS, flags, number, fragment
+        self._block, self._fragments, self.block_since = (flags, number), [fragment], now
+        return None

@@ -1,0 +1,382 @@
+"""HTTP/1.1 on the event loop, parsed by llhttp (httptools). Source: RFC 9112."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+
+import httptools
+
+from ..hot.asgi import Application, Message, forget_frames
+from ..hot.framing import Headers
+from ..limits import MAX_HEADER_BYTES
+from ..telemetry import REQUEST_ID
+from .body import RequestBody
+from .refusals import refusal
+from .requests import head_of, http_date
+
+__all__ = ["Http1Connection"]
+
+log = logging.getLogger(__name__)
+
+HEAD_SECONDS = 10.0
+MAX_WAITING = 16  # requests that were sent before the answers of those before
+MAX_UNREAD = 1 << 20  # bytes of bodies
+BODYLESS = {204, 304}
+
+
+class Exchange(RequestBody):
+    """One request and its answer: `receive` and `send` of one ASGI call."""
+
+    __slots__ = (
+        "_connection",
+        "_is_chunked",
+        "_start",
+        "begin",
+        "has_answered",
+        "has_started",
+        "is_bodyless",
+        "keeps",
+        "task",
+        "version",
+        "wants_continue",
+    )
+
+    def __init__(self, connection: Http1Connection, version: str) -> None:
+        super().__init__()
+        self._connection = connection
+        self._start: Message | None = None
+        self._is_chunked = False
+        self.version = version
+        self.begin: Callable[[], None] | None = None
+        self.has_started = self.has_answered = self.is_bodyless = self.wants_continue = False
+        self.keeps = True
+        self.task: asyncio.Task[Any] | None = None
+
+    async def receive(self) -> Message:
+        """As `RequestBody.receive`; a client that asks first is told to send."""
+        if self.wants_continue and not self.has_started:
+            self.wants_continue = False
+            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return await super().receive()
+
+    def read(self, count: int) -> None:
+        """As `RequestBody.read`."""
+        self._connection.consumed(count)
+
+    async def send(self, message: Message) -> None:
+        """ASGI's `send`. Raises OSError where the client is gone."""
+        if self.is_gone:
+            raise OSError("the client is gone")
+        if message["type"] == "http.response.start":
+            self._start = message
+        elif message["type"] == "http.response.body":
+            self.answer(message.get("body", b""), is_last=not message.get("more_body", False))
+            await self._connection.until_writable()
+
+    def refuse(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """An answer of our own, after which the connection closes."""
+        self.keeps = False
+        self._start = {"status": status, "headers": headers}
+        self.answer(body, is_last=True)
+
+    def answer(self, body: bytes, *, is_last: bool) -> None:
+        """More of the answer, or all of it."""
+        out = b""
+        if self._start is not None:
+            out = self._head(self._start, len(body) if is_last else None)
+            self._start, self.has_started = None, True
+        if not self.is_bodyless:
+            if self._is_chunked:
+                out += (b"%x\r\n%b\r\n" % (len(body), body)) if body else b""
+                out += b"0\r\n\r\n" if is_last else b""
+            else:
+                out += body
+        self._connection.write(out)
+        if is_last:
+            self.has_answered = True
+            self._connection.end_exchange(self)
+
+    def _head(self, start: Message, size: int | None) -> bytes:
+        status: int = start["status"]
+        headers = [(name.lower(), value) for name, value in start.get("headers", ())]
+        names = {name for name, _ in headers}
+        for name, value in headers:
+            if not name or not _UNCLEAN.isdisjoint(name) or not _UNCLEAN.isdisjoint(value):
+                raise ValueError(f"the header {name!r} has no name, or holds the end of a line")
+        if status in BODYLESS:
+            self.is_bodyless = True
+        elif b"content-length" not in names:
+            if size is not None:
+                headers.append((b"content-length", b"%d" % size))
+            elif self.version == "1.1":
+                headers.append((b"transfer-encoding", b"chunked"))
+                self._is_chunked = True
+            else:
+                self.keeps = False
+        headers.append((b"date", http_date()))
+        if REQUEST_ID not in names and self._connection.request_id:
+            headers.append((REQUEST_ID, self._connection.request_id))
+        self.keeps = self.keeps and not self._connection.is_leaving and b"connection" not in names
+        if not self.keeps:
+            headers.append((b"connection", b"close"))
+        elif self.version == "1.0":
+            headers.append((b"connection", b"keep-alive"))
+        return _line(status) + b"".join([b"%b: %b\r\n" % header for header in headers]) + b"\r\n"
+
+
+class Http1Connection(asyncio.Protocol):
+    """One connection. Requests that come before the answers of earlier ones wait for these.
+
+    Args:
+        app: Called for each request.
+        scheme: http or https.
+        lost: Called when the connection is no more.
+
+    Attributes:
+        request_id: Of the request that is being answered.
+        is_leaving: The next answer is the last.
+    """
+
+    def __init__(self, app: Application, scheme: str, lost: Callable[[], None]) -> None:
+        self._app = app
+        self._lost = lost
+        self._scheme = scheme
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._exchanges: deque[Exchange] = deque()
+        self._target = b""
+        self._headers: Headers = []
+        self._in_head, self._head_bytes, self._head_since = False, 0, 0.0
+        self._reading: Exchange | None = None
+        self._unread = 0
+        self._is_paused = False
+        self._writable: asyncio.Event | None = None
+        self._is_ending = False
+        self.is_leaving = False
+        self.request_id = b""
+        self.touched = self._loop.time()
+
+    # The loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keeps it."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+
+    def data_received(self, data: bytes) -> None:
+        """Parses it."""
+        if self._is_ending:
+            return
+        self.touched = self._loop.time()
+        if self._in_head:
+            self._head_bytes += len(data)  # of a head that goes on, all of which is kept
+            if self._head_bytes > 2 * MAX_HEADER_BYTES:
+                self._end_after(f"the headers have more than {MAX_HEADER_BYTES} bytes")
+                return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._end_after("upgrades are not known here")
+        except httptools.HttpParserError as error:
+            self._end_after(str(error) or "the request is no HTTP/1.1")
+
+    def eof_received(self) -> bool:
+        """The client sends no more; what it asked is answered."""
+        if not self._exchanges or self._in_head or self._reading is not None:
+            return False
+        self.is_leaving = True
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """All requests are given up."""
+        self._is_ending = True
+        self._transport = None
+        for exchange in self._exchanges:
+            exchange.lose()
+        self._exchanges.clear()
+        self.resume_writing()
+        self._lost()
+
+    def pause_writing(self) -> None:
+        """The socket is full."""
+        self._writable = asyncio.Event()
+
+    def resume_writing(self) -> None:
+        """It takes more."""
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+
+    # The parser tells
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._in_head, self._head_bytes, self._head_since = True, 0, self.touched
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._in_head = False
+        headers, target = self._headers, self._target
+        self._headers, self._target = [], b""
+        method = self._parser.get_method().decode()
+        exchange = Exchange(self, self._parser.get_http_version())
+        exchange.keeps = self._parser.should_keep_alive()
+        exchange.is_bodyless = method == "HEAD"
+        exchange.wants_continue = any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
+        )
+        self._reading = exchange
+        if not target.startswith(b"/"):  # the absolute form, as for proxies
+            target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+        head = head_of(method, target, headers, scheme=self._scheme, version=exchange.version)
+        scope, request_id = head.request()
+
+        def begin() -> None:
+            self.request_id = request_id
+            if head.problem is not None:
+                exchange.refuse(*refusal(head.problem, []))
+                return
+            exchange.task = self._loop.create_task(self._app(scope, exchange.receive, exchange.send))
+            exchange.task.add_done_callback(lambda task: self._on_end(exchange, task))
+
+        exchange.begin = begin
+        self._exchanges.append(exchange)
+        if len(self._exchanges) == 1:
+            begin()
+        self._pause_where_full()
+
+    def on_body(self, data: bytes) -> None:
+        """A part of a body."""
+        if self._reading is not None and not self._reading.is_gone:
+            self._unread += len(data)
+            self._reading.feed(data)
+            self._pause_where_full()
+
+    def on_message_complete(self) -> None:
+        """The request is whole; the next one may begin."""
+        if self._reading is not None:
+            self._reading.end()
+            self._reading = None
+
+    # The listener tells
+
+    def look(self, now: float, idle_seconds: float) -> None:
+        """Ends a connection on which a head does not become whole, or nothing happens for long."""
+        if self._is_ending:
+            self.abort()
+        elif self._in_head and now - self._head_since > HEAD_SECONDS:
+            self._end_after("the request did not become whole")
+        elif now - self.touched > idle_seconds:
+            self.abort()
+
+    def leave(self) -> None:
+        """The next answer says that it is the last."""
+        self.is_leaving = True
+
+    def close(self) -> None:
+        """Closes once what was asked is answered."""
+        self.is_leaving = True
+        if not self._exchanges and not self._in_head:
+            self._close()
+
+    def abort(self) -> None:
+        """Ends now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Exchanges tell
+
+    def write(self, data: bytes) -> None:
+        """To the client."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    async def until_writable(self) -> None:
+        """Waits while the socket is full."""
+        while self._writable is not None:
+            await self._writable.wait()
+
+    def consumed(self, count: int) -> None:
+        """So many bytes of bodies are read."""
+        self._unread -= count
+        if self._is_paused and self._unread <= MAX_UNREAD and len(self._exchanges) <= MAX_WAITING:
+            self._is_paused = False
+            if self._transport is not None:
+                self._transport.resume_reading()
+
+    def end_exchange(self, exchange: Exchange) -> None:
+        """It is answered: the next one's turn."""
+        if not self._exchanges or self._exchanges[0] is not exchange:
+            return
+        self._exchanges.popleft()
+        unread, exchange.size = exchange.size, 0
+        exchange.lose()
+        self.consumed(unread)
+        if not exchange.keeps:
+            self._close()
+        elif self._exchanges:
+            following = self._exchanges[0].begin
+            assert following is not None
+            self._loop.call_soon(following)
+        elif self.is_leaving:
+            self._close()
+
+    def _on_end(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
+        """The application has returned."""
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, OSError):
+            forget_frames(error)
+        elif error is not None:
+            log.error("a call failed in a way that was not foreseen", exc_info=error)
+        if not exchange.has_answered and not exchange.is_gone:
+            if exchange.has_started:
+                self.abort()
+            else:
+                exchange.refuse(500, [(b"content-type", b"text/plain")], b"internal error")
+
+    def _end_after(self, problem: str) -> None:
+        """What cannot be read is refused, and nothing after it is read; what is being answered is lost."""
+        self._is_ending = True
+        if not self._exchanges:
+            self._exchanges.append(exchange := Exchange(self, "1.1"))
+            exchange.refuse(*refusal(problem, []))
+        else:
+            self._close()
+
+    def _pause_where_full(self) -> None:
+        full = self._unread > MAX_UNREAD or len(self._exchanges) > MAX_WAITING
+        if full and not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def _close(self) -> None:
+        self._is_ending = True
+        if self._transport is not None:
+            self._transport.close()
+
+
+_UNCLEAN = frozenset(b"\r\n\0")
+
+
+def _line(status: int) -> bytes:
+    line = _LINES.get(status)
+    if line is None:
+        known = {each.value: each.phrase for each in http.HTTPStatus}
+        line = _LINES[status] = f"HTTP/1.1 {status} {known.get(status, '')}\r\n".encode()
+    return line
+
+
+_LINES: dict[int, bytes] = {}

@@ -1,0 +1,422 @@
+"""HTTP/2 on the event loop: frames in, ASGI calls out, and what they answer as frames. Source: RFC 9113.
+
+What a turn of the loop brings is read together, and what it has to say leaves in one piece. Limits stand
+where a peer could make us keep or do more than it sends: headers, windows, streams, resets, pings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+from ..auth.bucket import Bucket
+from ..hot.asgi import Application, forget_frames
+from ..limits import MAX_HEADER_BYTES
+from .frame_reader import FrameReader
+from .frames import (
+    ACK,
+    DATA,
+    END_STREAM,
+    FRAME_BYTES,
+    GOAWAY,
+    HEADERS,
+    INITIAL_WINDOW,
+    MAX_WINDOW,
+    PADDED,
+    PING,
+    PRIORITY,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    ConnectionFault,
+    Error,
+    StreamFault,
+    frame,
+    goaway,
+    reset,
+    setting,
+    settings,
+    unpadded,
+    window_update,
+)
+from .header_blocks import MAX_BLOCK_BYTES, HeaderReader
+from .refusals import refusal
+from .requests import Head
+from .stream import STREAM_WINDOW, Stream
+
+__all__ = ["Http2Connection"]
+
+log = logging.getLogger(__name__)
+
+MAX_STREAMS = 100
+"""At a time; more wait in the client, where they cost us nothing, and fewer RFC 9113 advises against."""
+MAX_RUNNING = 2 * MAX_STREAMS
+"""Calls of one connection that are not over, those included that the client has given up."""
+CONNECTION_WINDOW = 16 << 20
+RESETS_A_SECOND, BURST_OF_RESETS = 33.0, 1_000
+"""By a client; more look like a flood (CVE-2023-44487). The numbers are nghttp2's."""
+MAX_UNHEARD = 1_000  # answers to pings and the like that a peer asks for and does not read
+HEAD_SECONDS = 10.0  # from a head's first byte to its last
+
+_MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE, _MAX_HEADER_LIST_SIZE = 3, 4, 5, 6
+_ENABLE_PUSH = 2
+
+
+class Http2Connection(asyncio.Protocol):
+    """One connection, from its preface on.
+
+    Args:
+        app: Called for each request.
+        scheme: http or https.
+        lost: Called when the connection is no more.
+
+    Attributes:
+        window: Bytes that the peer will still take, of all streams together.
+        is_full: The socket takes no more for now.
+        touched: When something came last, by the loop's clock.
+    """
+
+    def __init__(self, app: Application, scheme: str, lost: Callable[[], None]) -> None:
+        self._app = app
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._frames = FrameReader(MAX_BLOCK_BYTES)
+        self._headers = HeaderReader(scheme)
+        self._streams: dict[int, Stream] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._waiting: dict[int, Stream] = {}  # for a window
+        self._out: list[bytes] = []
+        self._last = 0
+        self._peer_window = INITIAL_WINDOW
+        self._credit = CONNECTION_WINDOW
+        self._consumed = 0
+        self._unheard = 0
+        self._resets = Bucket(RESETS_A_SECOND, BURST_OF_RESETS)
+        self._is_leaving = self._is_ending = False
+        self.window = INITIAL_WINDOW
+        self.is_full = False
+        self.touched = self._loop.time()
+
+    # The loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Says what we take."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        told = (
+            setting(_MAX_CONCURRENT_STREAMS, MAX_STREAMS),
+            setting(_INITIAL_WINDOW_SIZE, STREAM_WINDOW),
+            setting(_MAX_HEADER_LIST_SIZE, MAX_HEADER_BYTES),
+        )
+        self.write(frame(SETTINGS, 0, 0, b"".join(told)))
+        self.write(window_update(0, CONNECTION_WINDOW - INITIAL_WINDOW))
+
+    def data_received(self, data: bytes) -> None:
+        """Reads whole frames; what is left waits for its rest."""
+        self.touched = self._loop.time()
+        if self._is_ending:
+            return
+        try:
+            for kind, flags, number, payload in self._frames.frames(data, self.touched):
+                # What is unknown is passed over, as section 4.1 asks.
+                if (on_frame := _ON.get(kind)) is not None:
+                    on_frame(self, number, flags, payload)
+        except ConnectionFault as fault:
+            log.debug("a connection is ended: %s", fault.reason)
+            self._end(fault.code, fault.reason)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """All requests are given up."""
+        self._is_ending = True
+        self._transport = None
+        for stream in list(self._streams.values()):
+            stream.lose()
+        self._streams.clear()
+        self._waiting.clear()
+        self._lost()
+
+    def pause_writing(self) -> None:
+        """The socket is full."""
+        self.is_full = True
+
+    def resume_writing(self) -> None:
+        """It takes more."""
+        self.is_full, self._unheard = False, 0
+        for stream in list(self._streams.values()):
+            stream.can_write()
+
+    # The listener tells
+
+    def look(self, now: float, idle_seconds: float) -> None:
+        """Ends a connection on which a head does not become whole, or nothing happens for long."""
+        began = self._frames.block_since
+        if self._is_ending:
+            self.abort()  # it was told to go and does not read it
+        elif began is not None and now - began > HEAD_SECONDS:
+            self._end(Error.ENHANCE_YOUR_CALM, "headers did not become whole")
+        elif not self._frames.has_preface and now - self.touched > HEAD_SECONDS:
+            self._end(Error.PROTOCOL_ERROR, "there is no preface")
+        elif now - self.touched > idle_seconds:
+            self._end(Error.NO_ERROR, "idle")
+
+    def leave(self) -> None:
+        """Asks the client to go; requests that are on their way are still answered."""
+        self.write(goaway(MAX_WINDOW, Error.NO_ERROR))
+
+    def close(self) -> None:
+        """Takes no more requests, and closes once those that are here are answered."""
+        if not self._is_leaving:
+            self._is_leaving = True
+            self.write(goaway(self._last, Error.NO_ERROR))
+            self._close_when_done()
+
+    def abort(self) -> None:
+        """Ends now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Streams tell
+
+    def write(self, data: bytes) -> None:
+        """Leaves with all else that this turn of the loop has to say."""
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(data)
+
+    def consumed(self, count: int) -> None:
+        """So many bytes of bodies are read, and the peer may send as many more."""
+        self._consumed += count
+        if 2 * self._consumed >= CONNECTION_WINDOW:
+            self._credit += self._consumed
+            self.write(window_update(0, self._consumed))
+            self._consumed = 0
+
+    def wait(self, stream: Stream) -> None:
+        """This stream has more to send than its window, or ours, allows."""
+        self._waiting[stream.number] = stream
+
+    def forget(self, stream: Stream) -> None:
+        """Its answer is complete."""
+        if self._streams.pop(stream.number, None) is not None:
+            self._waiting.pop(stream.number, None)
+            if ending := stream.end_request():
+                self.write(ending)
+            stream.lose()
+            if self._is_leaving:
+                self._close_when_done()
+
+    # Frames
+
+    def _on_data(self, number: int, flags: int, payload: bytes) -> None:
+        size = len(payload)
+        self._credit -= size
+        if not number or number > self._last:
+            raise ConnectionFault(Error.PROTOCOL_ERROR, "data of a stream that was not begun")
+        if self._credit < 0:
+            raise ConnectionFault(Error.FLOW_CONTROL_ERROR, "more data than the window allows")
+        if flags & PADDED:
+            payload = unpadded(payload, flags)
+            self.consumed(size - len(payload))
+        stream = self._streams.get(number)
+        if stream is None:  # reset, or answered: what the client did not know when it sent this
+            self.consumed(len(payload))
+        elif code := stream.take(payload, size, is_last=bool(flags & END_STREAM)):
+            self.consumed(len(payload))
+            self._refuse(stream, code)
+
+    def _on_headers(self, number: int, flags: int, block: bytes) -> None:
+        if not number & 1:
+            raise ConnectionFault(Error.PROTOCOL_ERROR, "a client's streams have odd numbers")
+        if number <= self._last:
+            self._headers.skip(block)
+            stream = self._streams.get(number)
+            if stream is not None:
+                if not flags & END_STREAM or stream.has_ended or stream.expected:
+                    self._refuse(stream, Error.PROTOCOL_ERROR)
+                else:
+                    stream.end()  # with trailers, of which none means anything to us
+            return
+        self._last = number
+        if self._is_leaving:
+            self._headers.skip(block)
+            return
+        try:
+            head = self._headers.head(block)
+        except StreamFault as fault:
+            self.write(reset(number, fault.code))
+            return
+        if len(self._streams) >= MAX_STREAMS or len(self._running) >= MAX_RUNNING:
+            self.write(reset(number, Error.REFUSED_STREAM))
+        else:
+            self._begin(number, head, is_whole=bool(flags & END_STREAM))
+
+    def _begin(self, number: int, head: Head, *, is_whole: bool) -> None:
+        scope, request_id = head.request()
+        stream = Stream(self, number, self._peer_window, request_id, head)
+        self._streams[number] = stream
+        if is_whole:
+            stream.end()
+        if head.problem is not None:
+            stream.refuse(*refusal(head.problem, head.headers))
+            return
+        if head.length is not None and (head.length < 0 or (stream.has_ended and head.length)):
+            self._refuse(stream, Error.PROTOCOL_ERROR)
+            return
+        task = self._loop.create_task(self._app(scope, stream.receive, stream.send))
+        self._running.add(task)
+        task.add_done_callback(partial(self._on_end, stream))
+
+    def _on_end(self, stream: Stream, task: asyncio.Task[None]) -> None:
+        """The application has returned."""
+        self._running.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, OSError):  # the client is gone
+            forget_frames(error)
+        elif error is not None:
+            log.error("a call failed in a way that was not foreseen", exc_info=error)
+        if not stream.has_answered and not stream.is_gone:
+            if stream.has_started:
+                self._refuse(stream, Error.INTERNAL_ERROR)
+            else:
+                stream.refuse(500, [(b"content-type", b"text/plain")], b"internal error")
+
+    def _on_reset(self, number: int, flags: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(Error.FRAME_SIZE_ERROR, "RST_STREAM has a broken length")
+        if not number or number > self._last:
+            raise ConnectionFault(Error.PROTOCOL_ERROR, "a stream is reset that was not begun")
+        stream = self._streams.pop(number, None)
+        if stream is None:
+            return
+        self._waiting.pop(number, None)
+        stream.lose()
+        if self._resets.take(self.touched):
+            raise ConnectionFault(Error.ENHANCE_YOUR_CALM, "too many resets")
+        if self._is_leaving:
+            self._close_when_done()
+
+    def _on_settings(self, number: int, flags: int, payload: bytes) -> None:
+        if number:
+            raise ConnectionFault(Error.PROTOCOL_ERROR, "SETTINGS are the connection's")
+        if flags & ACK:
+            if payload:
+                raise ConnectionFault(Error.FRAME_SIZE_ERROR, "an answer to SETTINGS is empty")
+            return
+        for name, value in settings(payload):
+            if name == _INITIAL_WINDOW_SIZE:
+                if value > MAX_WINDOW:
+                    raise ConnectionFault(Error.FLOW_CONTROL_ERROR, "a window is too large")
+                for stream in self._streams.values():
+                    stream.window += value - self._peer_window
+                    if stream.window > MAX_WINDOW:
+                        raise ConnectionFault(Error.FLOW_CONTROL_ERROR, "a window is too large")
+                self._peer_window = value
+            elif (name == _ENABLE_PUSH and value > 1) or (
+                name == _MAX_FRAME_SIZE and not FRAME_BYTES <= value < 1 << 24
+            ):
+                raise ConnectionFault(Error.PROTOCOL_ERROR, f"setting {name} cannot be {value}")
+        self._answer(frame(SETTINGS, ACK, 0))
+        self._pump()
+
+    def _on_ping(self, number: int, flags: int, payload: bytes) -> None:
+        if number:
+            raise ConnectionFault(Error.PROTOCOL_ERROR, "a PING is the connection's")
+        if len(payload) != 8:
+            raise ConnectionFault(Error.FRAME_SIZE_ERROR, "a PING has 8 bytes")
+        if not flags & ACK:
+            self._answer(frame(PING, ACK, 0, payload))
+
+    def _on_window(self, number: int, flags: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(Error.FRAME_SIZE_ERROR, "WINDOW_UPDATE has a broken length")
+        size = int.from_bytes(payload, "big") & MAX_WINDOW
+        if not number:
+            if not size:
+                raise ConnectionFault(Error.PROTOCOL_ERROR, "a window grows by nothing")
+            self.window += size
+            if self.window > MAX_WINDOW:
+                raise ConnectionFault(Error.FLOW_CONTROL_ERROR, "a window is too large")
+        elif number > self._last:
+            raise ConnectionFault(Error.PROTOCOL_ERROR, "a window of a stream that was not begun")
+        elif (stream := self._streams.get(number)) is not None:
+            stream.window += size
+            if not size or stream.window > MAX_WINDOW:
+                self._refuse(stream, Error.FLOW_CONTROL_ERROR if size else Error.PROTOCOL_ERROR)
+                return
+        self._pump()
+
+    def _on_goaway(self, number: int, flags: int, payload: bytes) -> None:
+        if number or len(payload) < 8:
+            raise ConnectionFault(Error.PROTOCOL_ERROR, "GOAWAY is broken")
+
+    def _on_priority(self, number: int, flags: int, payload: bytes) -> None:
+        if not number:
+            raise ConnectionFault(Error.PROTOCOL_ERROR, "PRIORITY is a stream's")
+        if len(payload) != 5:
+            raise ConnectionFault(Error.FRAME_SIZE_ERROR, "PRIORITY has 5 bytes")
+
+    def _on_push(self, number: int, flags: int, payload: bytes) -> None:
+        raise ConnectionFault(Error.PROTOCOL_ERROR, "a client pushes nothing")
+
+    # What we do
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and out:
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _pump(self) -> None:
+        for number, stream in list(self._waiting.items()):
+            if self.window <= 0:
+                break
+            if stream.pump():
+                self._waiting.pop(number, None)
+
+    def _answer(self, data: bytes) -> None:
+        """What a peer asks for and need not read: only so much of it is kept."""
+        if self.is_full:
+            self._unheard += 1
+            if self._unheard > MAX_UNHEARD:
+                self.abort()
+                return
+        self.write(data)
+
+    def _refuse(self, stream: Stream, code: int) -> None:
+        """Ends one stream for something that is wrong with it."""
+        if self._streams.pop(stream.number, None) is not None:
+            self._waiting.pop(stream.number, None)
+            self._answer(reset(stream.number, code))
+            stream.lose()
+            if self._is_leaving:
+                self._close_when_done()
+
+    def _end(self, code: int, reason: str) -> None:
+        self._is_ending = True
+        self.write(goaway(self._last, code, reason))
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def _close_when_done(self) -> None:
+        if not self._streams and not self._is_ending:
+            self._is_ending = True
+            self._flush()
+            if self._transport is not None:
+                self._transport.close()
+
+
+_ON = {
+    DATA: Http2Connection._on_data,
+    HEADERS: Http2Connection._on_headers,
+    PRIORITY: Http2Connection._on_priority,
+    RST_STREAM: Http2Connection._on_reset,
+    SETTINGS: Http2Connection._on_settings,
+    PUSH_PROMISE: Http2Connection._on_push,
+    PING: Http2Connection._on_ping,
+    GOAWAY: Http2Connection._on_goaway,
+    WINDOW_UPDATE: Http2Connection._on_window,
+}

@@ -1,0 +1,138 @@
+"""The port: who speaks what, who says nothing, and how all are let go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from earshot.server.direct import frames as f
+from earshot.server.direct import listener as module
+from earshot.server.direct.listener import Listener
+from earshot.server.run import listen
+
+from .wire import echo
+
+pytestmark = pytest.mark.anyio
+
+HTTP1 = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc"
+
+
+@contextlib.asynccontextmanager
+async def listening(app: Any = echo) -> AsyncIterator[tuple[Listener, int]]:
+    with contextlib.closing(listen("127.0.0.1", 0)) as bound:
+        listener = Listener(app)
+        await listener.start(bound, None)
+        try:
+            yield listener, bound.getsockname()[1]
+        finally:
+            await listener.stop()
+
+
+async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("first", [HTTP1, f.PREFACE + f.frame(f.SETTINGS, 0, 0)])
+async def test_the_first_bytes_tell_what_is_spoken_even_one_by_one(first: bytes) -> None:
+    async with listening() as (_, port):
+        reader, writer = await connect(port)
+        for place in range(len(first)):
+            writer.write(first[place : place + 1])
+            await writer.drain()
+            await asyncio.sleep(0)
+        said = await reader.readexactly(9)
+        assert said.startswith(b"HTTP/1.1 ") if first is HTTP1 else said[3] == f.SETTINGS
+        writer.close()
+
+
+async def test_a_post_that_begins_as_the_preface_does_is_http_1() -> None:
+    async with listening() as (_, port):
+        reader, writer = await connect(port)
+        for piece in (b"P", HTTP1[1:]):
+            writer.write(piece)
+            await asyncio.sleep(0.02)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+async def test_who_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "SILENT_SECONDS", 0.1)
+    async with listening() as (listener, port):
+        reader, writer = await connect(port)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        assert len(listener) == 0
+
+
+async def test_clients_are_served_until_the_notice_is_over_and_the_port_is_closed_then() -> None:
+    async with listening() as (listener, port):
+        kept, silent = await connect(port), await connect(port)
+        kept[1].write(HTTP1)
+        assert b"connection: close" not in await kept[0].readuntil(b"POST abc")
+        draining = asyncio.create_task(listener.drain(0.3, 5))
+        await asyncio.sleep(0.05)
+        late = await connect(port)
+        late[1].write(HTTP1)
+        assert b"connection: close" in await late[0].read()
+        assert await draining
+        assert await kept[0].read() == b""
+        assert await silent[0].read() == b""
+        with pytest.raises(OSError):  # refused
+            await connect(port)
+        for _, writer in (kept, silent, late):
+            writer.close()
+
+
+async def test_who_stays_too_long_is_told_of_and_ended() -> None:
+    begun = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with listening(app) as (listener, port):
+        reader, writer = await connect(port)
+        writer.write(HTTP1)
+        await begun.wait()
+        assert not await listener.drain(0, 0.1)
+        assert len(listener) == 1
+        await listener.stop()
+        assert len(listener) == 0
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_many_that_come_at_once_are_all_answered() -> None:
+    async with listening() as (_, port):
+
+        async def ask() -> bytes:
+            reader, writer = await connect(port)
+            writer.write(HTTP1)
+            said = await reader.readuntil(b"POST abc")
+            writer.close()
+            return said[:12]
+
+        assert set(await asyncio.gather(*(ask() for _ in range(300)))) == {b"HTTP/1.1 200"}
+
+
+async def test_a_client_that_resets_its_connection_is_forgotten() -> None:
+    async with listening() as (listener, port):
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                client.sendall(f.PREFACE + f.frame(f.SETTINGS, 0, 0))
+                await asyncio.sleep(0.01)
+        for _ in range(100):
+            if not len(listener):
+                break
+            await asyncio.sleep(0.01)
+        assert len(listener) == 0
