@@ -41,6 +41,23 @@ class UpsertDatapointsRequest(Struct, frozen=True, rename="camel", forbid_unknow
     request_id: str = ""
 
 
+class PackedUpsert(Struct, frozen=True):
+    """An `UpsertDatapointsRequest` whose datapoints are an id and a packed vector each, as most are."""
+
+    index: str
+    names: list[str]
+    vectors: list[bytes]
+    request_id: str
+
+    def unpacked(self) -> UpsertDatapointsRequest:
+        """The same as the others."""
+        points = [
+            NewDatapoint(name, feature_vector_float32=vector)
+            for name, vector in zip(self.names, self.vectors, strict=True)
+        ]
+        return UpsertDatapointsRequest(self.index, points, "", self.request_id)
+
+
 class Status(Struct, frozen=True):
     """google.rpc.Status: `code` is a gRPC status."""
 

@@ -17,6 +17,7 @@ from .service import Service
 __all__ = [
     "REMOVE",
     "UPSERT",
+    "packed_upsert",
     "remove_datapoints",
     "remove_request",
     "removed",
@@ -44,9 +45,12 @@ def remove_datapoints(service: Service, data: bytes) -> bytes:
     return removed(service.updates.remove(remove_request(data)))
 
 
-def upsert_request(data: bytes) -> messages.UpsertDatapointsRequest:
+def upsert_request(data: bytes) -> messages.UpsertDatapointsRequest | messages.PackedUpsert:
     """The message as it travels. Raises InvalidArgument."""
     request = parse(datapoint_service_pb2.UpsertDatapointsRequest, data)
+    packed = _packed(request, len(data))
+    if packed is not None:
+        return packed
     return messages.UpsertDatapointsRequest(
         index=request.index,
         datapoints=[_datapoint(each) for each in request.datapoints],
@@ -84,6 +88,49 @@ def removed(reply: messages.RemoveDatapointsResponse) -> bytes:
     return datapoint_service_pb2.RemoveDatapointsResponse(
         sequence=reply.sequence, removed_count=reply.removed_count
     ).SerializeToString()
+
+
+def packed_upsert(data: bytes) -> messages.PackedUpsert | None:
+    """The message as it travels, if it is one of those that are read quickly. Raises InvalidArgument."""
+    return _packed(parse(datapoint_service_pb2.UpsertDatapointsRequest, data), len(data))
+
+
+def _packed(
+    request: datapoint_service_pb2.UpsertDatapointsRequest, size: int
+) -> messages.PackedUpsert | None:
+    names = [each.datapoint_id for each in request.datapoints]
+    vectors = [each.feature_vector_float32 for each in request.datapoints]
+    if size != _packed_size(request.index, request.request_id, names, vectors):
+        return None
+    return messages.PackedUpsert(request.index, names, vectors, request.request_id)
+
+
+def _packed_size(index: str, request_id: str, names: list[str], vectors: list[bytes]) -> int:
+    """How many bytes the message has where its datapoints are an id of ASCII and a vector, all of one size,
+    and nothing else is in it; −1 where that cannot be. Looking at each field of each would cost more."""
+    sizes = {len(vector) for vector in vectors}
+    lengths = list(map(len, names))
+    if len(sizes) != 1 or not min(lengths) or max(lengths) > _SHORT or 0 in sizes:
+        return -1
+    (size,) = sizes
+    around = 2 + 1 + len(_varint(size)) + size  # two tags, the id's length, the vector's length
+    least, most = around + min(lengths), around + max(lengths)
+    if len(_varint(least)) != len(_varint(most)):
+        return -1
+    points = len(names) * (1 + len(_varint(most)) + around) + sum(lengths)
+    return points + sum(1 + len(_varint(len(text))) + len(text) for text in (index, request_id) if text)
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > _SHORT:
+        found.append(number & _SHORT | 0x80)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
+
+
+_SHORT = 0x7F
 
 
 def _datapoint(point: datapoint_pb2.Datapoint) -> messages.NewDatapoint:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from earshot.errors import EarshotError, FailedPrecondition, InvalidArgument, row_of
 from earshot.index.filters import Where
 from earshot.index.ids import check_id
-from earshot.index.journal import UNSET, Entry, Patch, Put, Remove
+from earshot.index.journal import UNSET, Entry, Patch, Put, Remove, encode_puts
 
 from . import update_messages as messages
 from .feed import Feed
@@ -24,7 +24,7 @@ from .restricts import stored_restricts
 from .search import query_text
 from .telemetry import CURRENT, note_queries, stage
 
-__all__ = ["Update", "Updates", "parts_of"]
+__all__ = ["Update", "Updates", "Upsert", "parts_of"]
 
 MAX_DATAPOINTS = 1_000
 MAX_REQUEST_ID = 128
@@ -39,6 +39,7 @@ _FLOAT32 = np.dtype("<f4")
 _FORMS = ("feature_vector", "feature_vector_float32", "text")
 
 Floats = NDArray[np.float32]
+Upsert = messages.UpsertDatapointsRequest | messages.PackedUpsert
 Embed = Callable[[ServedIndex, Sequence[str]], Floats]
 
 
@@ -52,13 +53,15 @@ class Update:
         request_id: As the journal knows it.
         errors: Why some datapoints of the request are not among them.
         here: Of those that are to be removed, how many there were.
+        bodies: The entries as the journal has them, where they are known.
     """
 
     feed: Feed
-    entries: list[Entry]
+    entries: Sequence[Entry]
     request_id: str | None
     errors: list[messages.DatapointError]
     here: int
+    bodies: list[bytes] | None = None
 
     def upserted(self, sequence: int) -> messages.UpsertDatapointsResponse:
         """The answer when it is written, with the number of the last entry, 0 where there was none."""
@@ -81,7 +84,7 @@ class Updates:
         self._embed = embed
         self._embedding = Lock()  # one bulk load at a time: searches want the model too
 
-    def upsert(self, request: messages.UpsertDatapointsRequest) -> messages.UpsertDatapointsResponse:
+    def upsert(self, request: Upsert) -> messages.UpsertDatapointsResponse:
         """Write the datapoints that are right, and say what is wrong with the others.
 
         Raises InvalidArgument for what is wrong with the request as a whole, and as `Feed.write`.
@@ -97,18 +100,25 @@ class Updates:
         update = self.prepared_remove(request)
         return update.removed(self._write(update))
 
-    def is_quick(self, request: messages.UpsertDatapointsRequest | messages.RemoveDatapointsRequest) -> bool:
+    def is_quick(self, request: Upsert | messages.RemoveDatapointsRequest) -> bool:
         """Whether preparing it asks neither the disk nor a model."""
         name = index_id(request.index)
         if self._registry.peek(name) is None or self._registry.feed(name).owned is None:
             return False
-        return isinstance(request, messages.RemoveDatapointsRequest) or not any(
+        return not isinstance(request, messages.UpsertDatapointsRequest) or not any(
             point.text for point in request.datapoints
         )
 
-    def prepared_upsert(self, request: messages.UpsertDatapointsRequest) -> Update:
+    def prepared_upsert(self, request: Upsert) -> Update:
         """What `upsert` is to write. Raises as that."""
         served = self._served(request.index)
+        if isinstance(request, messages.PackedUpsert):
+            _check_count("datapoints", len(request.names))
+            puts = served.index.packed_puts(request.names, request.vectors)
+            if puts is not None:
+                bodies = encode_puts(request.names, request.vectors)
+                return self._update(served, puts, "upsert", request.request_id, bodies=bodies)
+            request = request.unpacked()  # tells what is wrong with each
         points = request.datapoints
         _check_count("datapoints", len(points))
         mask = parts_of(request.update_mask)
@@ -162,11 +172,12 @@ class Updates:
     def _update(
         self,
         served: ServedIndex,
-        entries: list[Entry],
+        entries: Sequence[Entry],
         kind: str,
         request_id: str,
         errors: Sequence[messages.DatapointError] = (),
         here: int = 0,
+        bodies: list[bytes] | None = None,
     ) -> Update:
         if len(request_id) > MAX_REQUEST_ID:
             raise InvalidArgument(
@@ -175,7 +186,7 @@ class Updates:
             )
         # An upsert and a remove of one id are two requests.
         name = f"{kind}:{request_id}" if request_id else None
-        return Update(self._registry.feed(served.name), entries, name, list(errors), here)
+        return Update(self._registry.feed(served.name), entries, name, list(errors), here, bodies)
 
     def _write(self, update: Update) -> int:
         if not update.entries:

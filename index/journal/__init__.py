@@ -1,6 +1,7 @@
 """The durable, ordered log of upserts and removes since a version."""
 
 from .base import Journal, JournalStatus
+from .codec import encode_puts
 from .entry import UNSET, Entry, Patch, Put, Remove
 from .group import Call
 from .open import JOURNAL_FILE, drop_journal, is_shared, open_journal
@@ -16,6 +17,7 @@ __all__ = [
     "Put",
     "Remove",
     "drop_journal",
+    "encode_puts",
     "is_shared",
     "open_journal",
 ]

@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 class Call:
     """Entries of one caller, who waits for `outcome`; a subclass says how it hears of that.
 
+    Args:
+        bodies: The entries' bytes, where they are known.
+
     Attributes:
         bodies: The entries' bytes.
         deadline: In seconds of the monotonic clock.
@@ -54,11 +57,17 @@ class Call:
         InvalidArgument: An entry that cannot be written, or none at all.
     """
 
-    def __init__(self, entries: Sequence[Entry], request_id: str | None, deadline: float | None) -> None:
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        request_id: str | None,
+        deadline: float | None,
+        bodies: Sequence[bytes] | None = None,
+    ) -> None:
         if not entries:
             raise InvalidArgument("entries is empty; there must be at least one", field="entries")
         self.entries = entries
-        self.bodies = [encode(entry) for entry in entries]
+        self.bodies = [encode(entry) for entry in entries] if bodies is None else bodies
         self.request_id = request_id
         self.deadline = deadline
         self.outcome: int | EarshotError = 0

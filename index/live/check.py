@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from msgspec.structs import replace
 
 from earshot.errors import EarshotError, InvalidArgument
@@ -18,7 +19,7 @@ from ..ids import MAX_ID_BYTES, check_id
 from ..journal import UNSET, Entry, Patch, Put, Remove
 from ..vectors import as_queries
 
-__all__ = ["checked", "checked_restricts"]
+__all__ = ["checked", "checked_restricts", "packed_puts"]
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -51,6 +52,29 @@ def checked(
     return found
 
 
+def packed_puts(names: Sequence[str], vectors: Sequence[bytes], dimension: int) -> list[Put] | None:
+    """Whole datapoints that are an id and a packed vector each; None where something is wrong with one.
+
+    Args:
+        names: Their ids.
+        vectors: Their vectors, little-endian float32.
+        dimension: Of the index.
+    """
+    if set(map(len, vectors)) != {4 * dimension} or not _are_ids(names):
+        return None
+    matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, dimension)
+    if not _is_finite(matrix):
+        return None
+    return list(map(Put, names, matrix))
+
+
+def _is_finite(vectors: npt.NDArray[np.float32]) -> bool:
+    """Whether all are so; very large ones seem not to be."""
+    flat = vectors.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return isfinite(np.vdot(flat, flat))
+
+
 def _are_fine(vectors: Sequence[Any], dimension: int) -> bool:
     """Whether nothing is wrong with any, told in one pass; where not, they are looked at one by one."""
     if not vectors:
@@ -59,9 +83,7 @@ def _are_fine(vectors: Sequence[Any], dimension: int) -> bool:
         return False
     if {each.dtype for each in vectors} != {_FLOAT32} or {each.shape for each in vectors} != {(dimension,)}:
         return False
-    everything = np.concatenate(vectors)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return isfinite(np.vdot(everything, everything))
+    return _is_finite(np.concatenate(vectors))
 
 
 def _is_plain(entry: Entry) -> bool:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from ..index import Index
 from ..journal import UNSET, Entry, Patch, Put, Remove
 from ..shard import Shard
 from ..vectors import unit_norm
-from .check import checked
+from .check import checked, packed_puts
 from .columns import ALIVE, Columns
 from .fresh import Fresh
 from .parts import LiveAttributes, LiveIds, LiveMatrix, Tags
@@ -109,6 +109,10 @@ class LiveIndex(Index):
         """`check` of each: the entry, or why it is none."""
         return checked(entries, self.dimension, lambda name: self._rows([name]))
 
+    def packed_puts(self, names: Sequence[str], vectors: Sequence[bytes]) -> list[Put] | None:
+        """Checked entries of datapoints that are an id and a packed vector; None where one is wrong."""
+        return packed_puts(names, vectors, self.dimension)
+
     def apply(self, first: int, entries: Sequence[Entry]) -> None:
         """Updates as the journal has them; searches see all of them at once when this returns.
 
@@ -186,6 +190,9 @@ class LiveIndex(Index):
         self.apply(first, batch)
 
     def _apply(self, entries: Sequence[Entry]) -> None:
+        if Patch not in set(map(type, entries)):
+            self._write(entries)
+            return
         for is_patch, run in groupby(entries, lambda entry: isinstance(entry, Patch)):
             if not is_patch:
                 self._write(list(run))
@@ -210,9 +217,8 @@ class LiveIndex(Index):
         if len(self._base) and new:
             known = dict(zip(new, self._base.ids.rows_of(new).tolist(), strict=True))
         rows = [known.get(name, -1) if row is None else row for name, row in zip(names, before, strict=True)]
-        puts = [each for each in entries if type(each) is Put]
-        if len(puts) == len(set(names)) == len(names):
-            self._put(puts, names, rows)
+        if set(map(type, entries)) == {Put} and len(set(names)) == len(names):
+            self._put(cast(Sequence[Put], entries), names, rows)
         else:
             self._one_by_one(entries, names, rows)
         self._last += len(entries)
@@ -273,8 +279,10 @@ class LiveIndex(Index):
             norms,
             born=born,
             previous=previous,
-            tags=[self._tags.code_of(each.crowding_tag) for each in whole],
-            metadata=[encode_metadata(each.metadata) for each in whole],
+            tags=[
+                -1 if each.crowding_tag is None else self._tags.code_of(each.crowding_tag) for each in whole
+            ],
+            metadata=[None if each.metadata is None else encode_metadata(each.metadata) for each in whole],
             restricts=restricts,
         )
 
@@ -282,16 +290,12 @@ class LiveIndex(Index):
         """Vectors as they are compared, and the lengths they had, which are those of `rows` where none is
         given; float32 [n, dimension] and [n]."""
         given = [place for place, each in enumerate(added) if each.vector is not UNSET]
-        arrays = [np.asarray(added[place].vector, np.float32) for place in given]
-        fits = (self.dimension,)
-        for place, array in zip(given, arrays, strict=True):
-            if array.shape != fits:
-                raise FailedPrecondition(
-                    f"the update of {added[place].id!r}, after number {self._last}, has a vector of shape "
-                    f"{array.shape}; version {self.manifest.version or '(none)'} of the index has dimension "
-                    f"{self.dimension}"
-                )
-        matrix = np.concatenate(arrays or [np.empty(0, np.float32)]).reshape(-1, self.dimension)
+        arrays: list[Any] = [each.vector for each in added if each.vector is not UNSET]
+        if {getattr(each, "shape", None) for each in arrays} - {(self.dimension,)}:
+            self._check_shapes([added[place] for place in given])
+        matrix = np.empty((len(arrays), self.dimension), np.float32)
+        if arrays:
+            np.concatenate(arrays, out=matrix.reshape(-1), casting="same_kind")
         found = unit_norm(matrix) if self._scaled else (matrix, np.ones(len(matrix), np.float32))
         if len(given) == len(added):
             return found
@@ -300,6 +304,16 @@ class LiveIndex(Index):
         norms = np.ones(len(kept), np.float32) if self._lengths is None else self._lengths[kept]
         vectors[given], norms[given] = found
         return vectors, norms
+
+    def _check_shapes(self, added: Sequence[Put | Patch]) -> None:
+        for each in added:
+            shape = np.shape(cast(Any, each.vector))
+            if shape != (self.dimension,):
+                raise FailedPrecondition(
+                    f"the update of {each.id!r}, after number {self._last}, has a vector of shape {shape}; "
+                    f"version {self.manifest.version or '(none)'} of the index has dimension "
+                    f"{self.dimension}"
+                )
 
     def _patched(self, patch: Patch, row: int) -> Put:
         """A datapoint with some of its parts replaced; the vector is seen to by the caller."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from earshot.errors import EarshotError, ResourceExhausted
 from earshot.index.journal import Call
@@ -17,17 +16,16 @@ from earshot.index.journal import Call
 from ..pace import SHORTEST_RETRY_SECONDS
 from ..service import Service
 from ..telemetry import CallRecord, current, stage
-from ..update_messages import RemoveDatapointsRequest, UpsertDatapointsRequest
-from ..update_methods import remove_request, removed, upsert_request, upserted
-from ..updates import Update
+from ..update_methods import packed_upsert, remove_request, removed, upsert_request, upserted
+from ..updates import Update, Upsert
 from ..workers import Workers
 
 __all__ = ["Updater"]
 
-Request = TypeVar("Request", UpsertDatapointsRequest, RemoveDatapointsRequest)
-
 SMALL_BYTES = 16 << 10
 """Of a request that the loop reads itself: searches wait for it, about as long as threads take turns."""
+SMALL_PACKED_BYTES = 128 << 10
+"""The same where each datapoint is an id and a packed vector."""
 
 
 class Updater:
@@ -40,22 +38,35 @@ class Updater:
 
     async def upsert_message(self, data: bytes, record: CallRecord) -> bytes:
         """The answer to an `UpsertDatapointsRequest`. Raises as `Updates.upsert`, and ResourceExhausted."""
-        update, sequence = await self._updated(data, record, upsert_request, self._updates.prepared_upsert)
+        request: Upsert | None = None
+        if len(data) <= SMALL_BYTES:
+            request = upsert_request(data)
+        elif len(data) <= SMALL_PACKED_BYTES:
+            request = packed_upsert(data)
+        updates = self._updates
+        here = request is not None and updates.is_quick(request)
+        update, sequence = await self._updated(
+            lambda: updates.prepared_upsert(request or upsert_request(data)), record, here=here
+        )
         return upserted(update.upserted(sequence))
 
     async def remove_message(self, data: bytes, record: CallRecord) -> bytes:
         """The answer to a `RemoveDatapointsRequest`. Raises as `Updates.remove`, and ResourceExhausted."""
-        update, sequence = await self._updated(data, record, remove_request, self._updates.prepared_remove)
+        request = remove_request(data) if len(data) <= SMALL_BYTES else None
+        updates = self._updates
+        here = request is not None and updates.is_quick(request)
+        update, sequence = await self._updated(
+            lambda: updates.prepared_remove(request or remove_request(data)), record, here=here
+        )
         return removed(update.removed(sequence))
 
     async def _updated(
-        self,
-        data: bytes,
-        record: CallRecord,
-        read: Callable[[bytes], Request],
-        prepare: Callable[[Request], Update],
+        self, prepare: Callable[[], Update], record: CallRecord, *, here: bool
     ) -> tuple[Update, int]:
-        """What was written, and its number; 0 where there was nothing to write."""
+        """What was written, and its number; 0 where there was nothing to write.
+
+        It is prepared here, or by a thread where searches would have to wait for it.
+        """
         written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def begin(update: Update) -> Update:
@@ -72,12 +83,7 @@ class Updater:
 
         try:
             with current(record):
-                if len(data) > SMALL_BYTES:
-                    update = await self._workers.write(lambda: begin(prepare(read(data))))
-                elif self._updates.is_quick(request := read(data)):
-                    update = begin(prepare(request))
-                else:
-                    update = await self._workers.write(lambda: begin(prepare(request)))
+                update = begin(prepare()) if here else await self._workers.write(lambda: begin(prepare()))
                 with stage("write"):
                     return update, await written if update.entries else 0
         finally:
@@ -90,7 +96,7 @@ class _Call(Call):
     """A task waits for `written`; where that is cancelled, what has not begun is not written."""
 
     def __init__(self, update: Update, deadline: float | None, written: asyncio.Future[int]) -> None:
-        super().__init__(update.entries, update.request_id, deadline)
+        super().__init__(update.entries, update.request_id, deadline, update.bodies)
         self.written = written
 
     def begins(self) -> bool:
