@@ -1,4 +1,4 @@
-"""Where the CPU time of one query goes: `perf` over the hot server under load, as a table and a plot.
+"""Where the CPU time of one query goes: `perf` over the server under load, as a table and a plot.
 
 `python -m benchmarks.anatomy --data-dir FOLDER [--plot PATH.svg]`, with the index that `benchmarks.service
 --data-dir FOLDER` built there. Needs Linux's perf, and h2load.
@@ -76,7 +76,6 @@ def measure(data_dir: Path) -> dict[str, dict[str, float]]:
     """Microseconds of the server's CPU a query, by kind of request and part."""
     found: dict[str, dict[str, float]] = {}
     with server("direct", data_dir) as (pid, addresses):
-        child = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[-1])
         for asked in requests_of(synthetic(4096, 2)):
             in_flight = SHOWN.get(asked.name.partition(",")[0].partition(" ")[0])
             if in_flight is None or not asked.name.endswith("0.95"):
@@ -87,7 +86,7 @@ def measure(data_dir: Path) -> dict[str, dict[str, float]]:
                 seen = load_by_h2load(addresses, asked, in_flight, SECONDS + 3)
                 rates.append(seen.per_second * asked.queries)
 
-            shares, cores = anatomy(child, threading.Thread(target=load))
+            shares, cores = anatomy(pid, threading.Thread(target=load))
             found[f"{asked.name}, {in_flight} in flight"] = {
                 part: 1e6 * cores * share / rates[0] for part, share in shares.items()
             }

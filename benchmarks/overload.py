@@ -1,6 +1,6 @@
 """Goodput under overload: how many searches a second are answered in time when more are asked than can be.
 
-`python -m benchmarks.overload [--transport hot] [--quick] [--json PATH]`: the peak with 64 in flight, then
+`python -m benchmarks.overload [--transport direct] [--quick] [--json PATH]`: the peak with 64 in flight, then
 searches at 1, 2, 4 and 8 times that rate whatever becomes of those before (an open loop), each with a
 deadline of a second. The load is JSON over HTTP/2 from h2load (Debian's nghttp2-client), on the same machine.
 Searches are exact ones, k = 10, so that the engine is what is too slow, not the generator: of 50,000 × 128,

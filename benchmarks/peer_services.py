@@ -28,7 +28,7 @@ EF = ladder(K, 1000)
 
 @contextmanager
 def earshot(vectors: Floats, folder: Path) -> Iterator[Peer]:
-    """This project: the hot transport, and its Python client."""
+    """This project: the direct transport, and its Python client."""
     from earshot.index import Index, Store
 
     store = Store(folder)

@@ -32,6 +32,7 @@ from rich.table import Table
 
 from earshot.index import Index, Store
 from earshot.index.tuning import choose
+from earshot.server.logs import configure_logging
 from earshot.server.run import Addresses
 from earshot.server.settings import load_settings
 from earshot.server.transports import serve_with
@@ -133,14 +134,16 @@ def server(transport: str, data_dir: Path) -> Iterator[tuple[int, Addresses]]:
 
 def run_server(transport: str, data_dir: Path) -> None:
     """The server's process."""
+    settings = load_settings(
+        data_dir=data_dir,
+        transport=transport,
+        port=0,
+        grpc_port=0,
+        compact_updates=0,  # nothing else at work
+    )
+    configure_logging(settings)
     serve_with(
-        load_settings(
-            data_dir=data_dir,
-            transport=transport,
-            port=0,
-            grpc_port=0,
-            compact_updates=0,  # nothing else at work
-        ),
+        settings,
         ready=lambda addresses: print(json.dumps(asdict(addresses)), flush=True),
     )
 

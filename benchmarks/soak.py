@@ -1,4 +1,4 @@
-"""A long run of the hot transport under load, with everything that happens to a server in the meantime.
+"""A long run of the server under load, with everything that happens to a server in the meantime.
 
 `python -m benchmarks.soak [--minutes 30] [--load 0.7]`: h2load (Debian's nghttp2-client) asks at that share
 of what the server can do; versions are swapped, datapoints updated, calls are cancelled and clients vanish in
@@ -185,7 +185,6 @@ def soak(folder: Path, minutes: float, share: float) -> dict[str, Any]:
     request = search_service_pb2.SearchRequest(index=INDEX, vector=vector).SerializeToString()
     findings: list[str] = []
     with _server(folder) as (process, addresses):
-        child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1])
         capacity = load_by_h2load(addresses, Asked("capacity", SEARCH, (request,)), 32, 5.0).per_second
         troubles = Troubles(addresses, request)
         troubles.every(SWAP_SECONDS, swaps.swap)
@@ -196,7 +195,7 @@ def soak(folder: Path, minutes: float, share: float) -> dict[str, Any]:
         memory: list[float] = []
 
         def look_at_memory() -> None:
-            memory.append(_resident_mib(child))
+            memory.append(_resident_mib(process.pid))
 
         troubles.every(1.0, look_at_memory)
         try:

@@ -1,6 +1,6 @@
 """What a version swap does to those who search meanwhile: failures, and the p99 before, during and after.
 
-`python -m benchmarks.swap [--transport hot] [--quick] [--json PATH]`: 200,000 × 128 (50,000 with --quick),
+`python -m benchmarks.swap [--transport direct] [--quick] [--json PATH]`: 200,000 × 128 (50,000 with --quick),
 k = 10, recall 0.95, 32 searches in flight all the time from h2load (Debian's nghttp2-client) on this machine.
 The new version is built before; under load happens what a server does: read, check, open and warm it, swap.
 """

@@ -21,8 +21,8 @@ def serve(
     transport: Annotated[
         str | None,
         typer.Option(
-            help="hot: Envoy, one port for gRPC and HTTP; portable: grpcio and uvicorn, a port each, slower "
-            "(default: hot where it runs and --grpc-port is not given)."
+            help="direct: one port for gRPC and HTTP; envoy: the same through Envoy, with HTTP/3; portable: "
+            "grpcio and uvicorn, a port each (default: direct where --grpc-port is not given)."
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
@@ -59,7 +59,7 @@ def serve(
     http3: Annotated[
         bool | None,
         typer.Option(
-            "--http3/--no-http3", help="With TLS, HTTP/3 too, over UDP (default: yes).", show_default=False
+            "--http3/--no-http3", help="HTTP/3 too, over UDP: with TLS, through Envoy.", show_default=False
         ),
     ] = None,
     tokens_file: TokensFile = None,

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
         "auto",
         description="direct: gRPC and HTTP on one port, the fastest. envoy: the same through Envoy, with "
         "HTTP/3, on Linux and macOS only. portable: gRPC by grpcio and HTTP by uvicorn, a port each, the "
-        "slowest. auto: direct where grpc_port is not set.",
+        "slowest. auto: direct, but portable where grpc_port is set, and envoy where http3 is, with TLS.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(

@@ -18,12 +18,15 @@ log = logging.getLogger(__name__)
 
 
 def settled(settings: Settings) -> Settings:
-    """The settings with a transport in place of `auto`; the log says why it is `portable`."""
+    """The settings with a transport in place of `auto`; the log says why it is not `direct`."""
     if settings.transport != "auto":
         return settings
     if "grpc_port" in settings.model_fields_set:
         log.info("the transport is portable: gRPC is given a port of its own")
         return settings.model_copy(update={"transport": "portable"})
+    if settings.http3 and "http3" in settings.model_fields_set and settings.tls_certificate is not None:
+        log.info("the transport is envoy: HTTP/3 was asked for")
+        return settings.model_copy(update={"transport": "envoy"})
     return settings.model_copy(update={"transport": "direct"})
 
 

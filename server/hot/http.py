@@ -1,4 +1,4 @@
-"""HTTP on the hot face: searches go straight to the batcher, all else to the FastAPI app."""
+"""HTTP on the hot path: searches go straight to the batcher, all else to the FastAPI app."""
 
 from __future__ import annotations
 

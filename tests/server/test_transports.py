@@ -31,6 +31,19 @@ def test_who_gives_grpc_a_port_of_its_own_gets_two_ports(caplog: pytest.LogCaptu
     assert "the transport is portable: gRPC is given a port of its own" in caplog.text
 
 
+def test_who_asks_for_http3_gets_envoy_where_there_is_tls(caplog: pytest.LogCaptureFixture) -> None:
+    certificate = Path("cert.pem")
+    with caplog.at_level(logging.INFO):
+        assert settled(load_settings(http3=True, tls_certificate=certificate)).transport == "envoy"
+    assert "the transport is envoy: HTTP/3 was asked for" in caplog.text
+    for asked in (
+        {"http3": True},
+        {"tls_certificate": certificate},
+        {"http3": False, "tls_certificate": certificate},
+    ):
+        assert settled(load_settings(**asked)).transport == "direct"
+
+
 def test_where_envoy_cannot_embed_python_another_transport_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

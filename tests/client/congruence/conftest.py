@@ -17,7 +17,7 @@ from earshot.client import AsyncClient, Client
 from earshot.errors import EarshotError
 from earshot.index import Index, Store
 from earshot.server import Addresses, load_settings, local_client, running
-from earshot.server.envoy import running_envoy
+from earshot.server.direct import running_direct
 
 COUNT, DIMENSIONS = 300, 16
 VECTORS = np.random.default_rng(7).standard_normal((COUNT, DIMENSIONS)).astype(np.float32)
@@ -88,8 +88,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     publish(folder)
     with ExitStack() as stack:
         settings = load_settings(data_dir=folder, cache_dir=folder / "cache", port=0, grpc_port=0)
-        with (folder.parent / "hot.log").open("w") as log:
-            served = [serve(running(settings), stack), serve(running_envoy(settings, log_to=log), stack)]
+        served = [serve(running(settings), stack), serve(running_direct(settings), stack)]
         targets = [target for addresses in served for target in (addresses.grpc, addresses.http)]
         blocking = [stack.enter_context(Client(target)) for target in targets]
         local = stack.enter_context(local_client(settings))
