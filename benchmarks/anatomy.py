@@ -23,18 +23,16 @@ from .load import Asked, cpu_seconds, load_by_h2load
 from .service import requests_of, server, synthetic
 
 SECONDS = 4.0
-# The first that fits a thread's name and a library's; Envoy's network thread is called wrk:worker_0.
+# The first that fits a thread's name and a library's.
 PARTS = (
-    ("sockets and wake-ups, network thread (kernel)", r"wrk.*\[kernel"),
-    ("HTTP/2 (Envoy)", r"wrk|.* envoy$"),
-    ("wake-ups, Python's and the engine's threads (kernel)", r".*\[kernel"),
-    ("Envoy to Python and back (pyvoy)", r".*pyvoy"),
+    ("sockets and wake-ups (kernel)", r".*\[kernel"),
     ("ScaNN", r".*scann"),
     ("NumPy", r".*(multiarray|openblas)"),
-    ("Python", r".*(libpython|cpython|_message|loop)"),
+    ("event loop (uvloop)", r".* loop\."),
+    ("Python", r".*(libpython|python3|cpython|_message)"),
     ("rest (libc)", r".*"),
 )
-COLOURS = ("#8d99ae", "#457b9d", "#ced4da", "#a8dadc", "#c1121f", "#f4a261", "#2a9d8f", "#e9ecef")
+COLOURS = ("#8d99ae", "#c1121f", "#f4a261", "#457b9d", "#2a9d8f", "#e9ecef")
 SHOWN = {"Search": 32, "JSON": 32, "BatchSearch": 4, "StreamSearch": 2}
 
 

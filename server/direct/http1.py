@@ -157,7 +157,7 @@ class Http1Connection(asyncio.Protocol):
         self._unread = 0
         self._is_paused = False
         self._writable: asyncio.Event | None = None
-        self._is_ending = False
+        self._is_ending = self._is_deaf = False
         self.is_leaving = False
         self.request_id = b""
         self.touched = self._loop.time()
@@ -170,7 +170,7 @@ class Http1Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parses it."""
-        if self._is_ending:
+        if self._is_ending or self._is_deaf:
             return
         self.touched = self._loop.time()
         if self._in_head:
@@ -181,7 +181,9 @@ class Http1Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._end_after("upgrades are not known here")
+            # RFC 9110, section 7.8: who does not know the other protocol answers in this one. What might come
+            # after the request is not parsed any more, so it is the last.
+            self.is_leaving = self._is_deaf = True
         except httptools.HttpParserError as error:
             self._end_after(str(error) or "the request is no HTTP/1.1")
 

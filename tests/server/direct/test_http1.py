@@ -202,6 +202,15 @@ async def test_what_is_wrong_is_told_and_ends_the_connection(sent: bytes) -> Non
     assert wire.transport.is_closed
 
 
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+async def test_who_would_like_another_protocol_is_answered_in_this_one(protocol: bytes) -> None:
+    wire = Http1Wire(echo)
+    wire.tell(post(b"abc", b"connection: Upgrade, HTTP2-Settings", b"upgrade: " + protocol))
+    ((status, headers, body),) = parsed(await wire.heard())
+    assert (status, headers[b"connection"], body) == (200, b"close", b"POST abc")
+    assert wire.transport.is_closed
+
+
 async def test_an_absolute_target_is_a_path() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
