@@ -9,10 +9,17 @@ from .frames import (
     DATA,
     END_HEADERS,
     FRAME_BYTES,
+    GOAWAY,
     HEADER,
     HEADERS,
     MAX_WINDOW,
+    PING,
     PREFACE,
+    PRIORITY,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
     ConnectionFault,
     Error,
     unpadded,
@@ -24,6 +31,10 @@ Frame = tuple[int, int, int, bytes]
 """Type, flags, stream and payload."""
 
 MAX_FRAGMENTS = 16  # of one request's headers
+
+_SIZES = {PRIORITY: 5, RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
+_OF_A_STREAM = {DATA, HEADERS, PRIORITY, RST_STREAM, CONTINUATION}
+_OF_THE_CONNECTION = {SETTINGS, PING, GOAWAY}
 
 
 class FrameReader:
@@ -65,7 +76,9 @@ class FrameReader:
             if start + size > end:
                 break
             at = start + size
-            found = kind, flags, number & MAX_WINDOW, data[start:at]
+            number &= MAX_WINDOW
+            _check(kind, size, number)
+            found = kind, flags, number, data[start:at]
             if kind == DATA and self._block is None:
                 yield found
             elif (whole := self._whole(found, now)) is not None:
@@ -94,3 +107,12 @@ class FrameReader:
             return HEADERS, flags, number, fragment
         self._block, self._fragments, self.block_since = (flags, number), [fragment], now
         return None
+
+
+def _check(kind: int, size: int, number: int) -> None:
+    if _SIZES.get(kind, size) != size:
+        raise ConnectionFault(Error.FRAME_SIZE_ERROR, f"a frame of type {kind} has {size} bytes")
+    if kind in (_OF_THE_CONNECTION if number else _OF_A_STREAM):
+        raise ConnectionFault(Error.PROTOCOL_ERROR, f"a frame of type {kind} cannot be of stream {number}")
+    if kind == PUSH_PROMISE:
+        raise ConnectionFault(Error.PROTOCOL_ERROR, "a client pushes nothing")

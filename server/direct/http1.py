@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import httptools
 
-from ..hot.asgi import Application, Message, forget_frames
+from ..hot.asgi import Application, forget_frames
 from ..hot.framing import Headers
 from ..limits import MAX_HEADER_BYTES
-from ..telemetry import REQUEST_ID
-from .body import RequestBody
+from .exchange import Exchange
 from .refusals import refusal
-from .requests import head_of, http_date
+from .requests import head_of
 
 __all__ = ["Http1Connection"]
 
@@ -26,107 +24,6 @@ log = logging.getLogger(__name__)
 HEAD_SECONDS = 10.0
 MAX_WAITING = 16  # requests that were sent before the answers of those before
 MAX_UNREAD = 1 << 20  # bytes of bodies
-BODYLESS = {204, 304}
-
-
-class Exchange(RequestBody):
-    """One request and its answer: `receive` and `send` of one ASGI call."""
-
-    __slots__ = (
-        "_connection",
-        "_is_chunked",
-        "_start",
-        "begin",
-        "has_answered",
-        "has_started",
-        "is_bodyless",
-        "keeps",
-        "task",
-        "version",
-        "wants_continue",
-    )
-
-    def __init__(self, connection: Http1Connection, version: str) -> None:
-        super().__init__()
-        self._connection = connection
-        self._start: Message | None = None
-        self._is_chunked = False
-        self.version = version
-        self.begin: Callable[[], None] | None = None
-        self.has_started = self.has_answered = self.is_bodyless = self.wants_continue = False
-        self.keeps = True
-        self.task: asyncio.Task[Any] | None = None
-
-    async def receive(self) -> Message:
-        """As `RequestBody.receive`; a client that asks first is told to send."""
-        if self.wants_continue and not self.has_started:
-            self.wants_continue = False
-            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return await super().receive()
-
-    def read(self, count: int) -> None:
-        """As `RequestBody.read`."""
-        self._connection.consumed(count)
-
-    async def send(self, message: Message) -> None:
-        """ASGI's `send`. Raises OSError where the client is gone."""
-        if self.is_gone:
-            raise OSError("the client is gone")
-        if message["type"] == "http.response.start":
-            self._start = message
-        elif message["type"] == "http.response.body":
-            self.answer(message.get("body", b""), is_last=not message.get("more_body", False))
-            await self._connection.until_writable()
-
-    def refuse(self, status: int, headers: Headers, body: bytes = b"") -> None:
-        """An answer of our own, after which the connection closes."""
-        self.keeps = False
-        self._start = {"status": status, "headers": headers}
-        self.answer(body, is_last=True)
-
-    def answer(self, body: bytes, *, is_last: bool) -> None:
-        """More of the answer, or all of it."""
-        out = b""
-        if self._start is not None:
-            out = self._head(self._start, len(body) if is_last else None)
-            self._start, self.has_started = None, True
-        if not self.is_bodyless:
-            if self._is_chunked:
-                out += (b"%x\r\n%b\r\n" % (len(body), body)) if body else b""
-                out += b"0\r\n\r\n" if is_last else b""
-            else:
-                out += body
-        self._connection.write(out)
-        if is_last:
-            self.has_answered = True
-            self._connection.end_exchange(self)
-
-    def _head(self, start: Message, size: int | None) -> bytes:
-        status: int = start["status"]
-        headers = [(name.lower(), value) for name, value in start.get("headers", ())]
-        names = {name for name, _ in headers}
-        for name, value in headers:
-            if not name or not _UNCLEAN.isdisjoint(name) or not _UNCLEAN.isdisjoint(value):
-                raise ValueError(f"the header {name!r} has no name, or holds the end of a line")
-        if status in BODYLESS:
-            self.is_bodyless = True
-        elif b"content-length" not in names:
-            if size is not None:
-                headers.append((b"content-length", b"%d" % size))
-            elif self.version == "1.1":
-                headers.append((b"transfer-encoding", b"chunked"))
-                self._is_chunked = True
-            else:
-                self.keeps = False
-        headers.append((b"date", http_date()))
-        if REQUEST_ID not in names and self._connection.request_id:
-            headers.append((REQUEST_ID, self._connection.request_id))
-        self.keeps = self.keeps and not self._connection.is_leaving and b"connection" not in names
-        if not self.keeps:
-            headers.append((b"connection", b"close"))
-        elif self.version == "1.0":
-            headers.append((b"connection", b"keep-alive"))
-        return _line(status) + b"".join([b"%b: %b\r\n" % header for header in headers]) + b"\r\n"
 
 
 class Http1Connection(asyncio.Protocol):
@@ -155,6 +52,7 @@ class Http1Connection(asyncio.Protocol):
         self._in_head, self._head_bytes, self._head_since = False, 0, 0.0
         self._reading: Exchange | None = None
         self._unread = 0
+        self._unparsed = 0  # bytes of a body that the parser leaves to us
         self._is_paused = False
         self._writable: asyncio.Event | None = None
         self._is_ending = self._is_deaf = False
@@ -170,9 +68,12 @@ class Http1Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parses it."""
-        if self._is_ending or self._is_deaf:
+        if self._is_ending:
             return
         self.touched = self._loop.time()
+        if self._is_deaf:
+            self._on_unparsed(data)
+            return
         if self._in_head:
             self._head_bytes += len(data)  # of a head that goes on, all of which is kept
             if self._head_bytes > 2 * MAX_HEADER_BYTES:
@@ -180,10 +81,11 @@ class Http1Connection(asyncio.Protocol):
                 return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # RFC 9110, section 7.8: who does not know the other protocol answers in this one. What might come
-            # after the request is not parsed any more, so it is the last.
+        except httptools.HttpParserUpgrade as upgrade:
+            # RFC 9110, section 7.8: who does not know the other protocol answers in this one. The parser has
+            # stopped after the head, so the request is the last.
             self.is_leaving = self._is_deaf = True
+            self._on_unparsed(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._end_after(str(error) or "the request is no HTTP/1.1")
 
@@ -244,6 +146,10 @@ class Http1Connection(asyncio.Protocol):
         if not target.startswith(b"/"):  # the absolute form, as for proxies
             target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
         head = head_of(method, target, headers, scheme=self._scheme, version=exchange.version)
+        if self._parser.should_upgrade():
+            self._unparsed = head.length or 0
+            if any(name == b"transfer-encoding" for name, _ in headers):
+                head.problem = "a body with a request for another protocol needs a content-length"
         scope, request_id = head.request()
 
         def begin() -> None:
@@ -269,9 +175,20 @@ class Http1Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is whole; the next one may begin."""
+        if self._unparsed and self._parser.should_upgrade():
+            return
         if self._reading is not None:
             self._reading.end()
             self._reading = None
+
+    def _on_unparsed(self, data: bytes) -> None:
+        """More of the body of a request that asked for another protocol."""
+        part = data[: self._unparsed]
+        self._unparsed -= len(part)
+        if part:
+            self.on_body(part)
+            if not self._unparsed:
+                self.on_message_complete()
 
     # The listener tells
 
@@ -368,17 +285,3 @@ class Http1Connection(asyncio.Protocol):
         self._is_ending = True
         if self._transport is not None:
             self._transport.close()
-
-
-_UNCLEAN = frozenset(b"\r\n\0")
-
-
-def _line(status: int) -> bytes:
-    line = _LINES.get(status)
-    if line is None:
-        known = {each.value: each.phrase for each in http.HTTPStatus}
-        line = _LINES[status] = f"HTTP/1.1 {status} {known.get(status, '')}\r\n".encode()
-    return line
-
-
-_LINES: dict[int, bytes] = {}

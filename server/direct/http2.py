@@ -21,14 +21,11 @@ from .frames import (
     DATA,
     END_STREAM,
     FRAME_BYTES,
-    GOAWAY,
     HEADERS,
     INITIAL_WINDOW,
     MAX_WINDOW,
     PADDED,
     PING,
-    PRIORITY,
-    PUSH_PROMISE,
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
@@ -122,7 +119,7 @@ class Http2Connection(asyncio.Protocol):
             return
         try:
             for kind, flags, number, payload in self._frames.frames(data, self.touched):
-                # What is unknown is passed over, as section 4.1 asks.
+                # What is unknown is passed over, as section 4.1 asks, and so are PRIORITY and GOAWAY.
                 if (on_frame := _ON.get(kind)) is not None:
                     on_frame(self, number, flags, payload)
         except ConnectionFault as fault:
@@ -214,7 +211,7 @@ class Http2Connection(asyncio.Protocol):
     def _on_data(self, number: int, flags: int, payload: bytes) -> None:
         size = len(payload)
         self._credit -= size
-        if not number or number > self._last:
+        if number > self._last:
             raise ConnectionFault(Error.PROTOCOL_ERROR, "data of a stream that was not begun")
         if self._credit < 0:
             raise ConnectionFault(Error.FLOW_CONTROL_ERROR, "more data than the window allows")
@@ -285,9 +282,7 @@ class Http2Connection(asyncio.Protocol):
                 stream.refuse(500, [(b"content-type", b"text/plain")], b"internal error")
 
     def _on_reset(self, number: int, flags: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise ConnectionFault(Error.FRAME_SIZE_ERROR, "RST_STREAM has a broken length")
-        if not number or number > self._last:
+        if number > self._last:
             raise ConnectionFault(Error.PROTOCOL_ERROR, "a stream is reset that was not begun")
         stream = self._streams.pop(number, None)
         if stream is None:
@@ -300,8 +295,6 @@ class Http2Connection(asyncio.Protocol):
             self._close_when_done()
 
     def _on_settings(self, number: int, flags: int, payload: bytes) -> None:
-        if number:
-            raise ConnectionFault(Error.PROTOCOL_ERROR, "SETTINGS are the connection's")
         if flags & ACK:
             if payload:
                 raise ConnectionFault(Error.FRAME_SIZE_ERROR, "an answer to SETTINGS is empty")
@@ -323,16 +316,10 @@ class Http2Connection(asyncio.Protocol):
         self._pump()
 
     def _on_ping(self, number: int, flags: int, payload: bytes) -> None:
-        if number:
-            raise ConnectionFault(Error.PROTOCOL_ERROR, "a PING is the connection's")
-        if len(payload) != 8:
-            raise ConnectionFault(Error.FRAME_SIZE_ERROR, "a PING has 8 bytes")
         if not flags & ACK:
             self._answer(frame(PING, ACK, 0, payload))
 
     def _on_window(self, number: int, flags: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise ConnectionFault(Error.FRAME_SIZE_ERROR, "WINDOW_UPDATE has a broken length")
         size = int.from_bytes(payload, "big") & MAX_WINDOW
         if not number:
             if not size:
@@ -348,19 +335,6 @@ class Http2Connection(asyncio.Protocol):
                 self._refuse(stream, Error.FLOW_CONTROL_ERROR if size else Error.PROTOCOL_ERROR)
                 return
         self._pump()
-
-    def _on_goaway(self, number: int, flags: int, payload: bytes) -> None:
-        if number or len(payload) < 8:
-            raise ConnectionFault(Error.PROTOCOL_ERROR, "GOAWAY is broken")
-
-    def _on_priority(self, number: int, flags: int, payload: bytes) -> None:
-        if not number:
-            raise ConnectionFault(Error.PROTOCOL_ERROR, "PRIORITY is a stream's")
-        if len(payload) != 5:
-            raise ConnectionFault(Error.FRAME_SIZE_ERROR, "PRIORITY has 5 bytes")
-
-    def _on_push(self, number: int, flags: int, payload: bytes) -> None:
-        raise ConnectionFault(Error.PROTOCOL_ERROR, "a client pushes nothing")
 
     # What we do
 
@@ -412,11 +386,8 @@ class Http2Connection(asyncio.Protocol):
 _ON = {
     DATA: Http2Connection._on_data,
     HEADERS: Http2Connection._on_headers,
-    PRIORITY: Http2Connection._on_priority,
     RST_STREAM: Http2Connection._on_reset,
     SETTINGS: Http2Connection._on_settings,
-    PUSH_PROMISE: Http2Connection._on_push,
     PING: Http2Connection._on_ping,
-    GOAWAY: Http2Connection._on_goaway,
     WINDOW_UPDATE: Http2Connection._on_window,
 }

@@ -12,7 +12,9 @@ from earshot.server.direct import frames as f
 from earshot.server.direct.frame_reader import MAX_FRAGMENTS, FrameReader
 
 Frame = tuple[int, int, int, bytes]
-KINDS = [f.DATA, f.PRIORITY, f.RST_STREAM, f.SETTINGS, f.PING, f.GOAWAY, f.WINDOW_UPDATE, 77]
+SIZES = {f.PRIORITY: 5, f.RST_STREAM: 4, f.PING: 8, f.WINDOW_UPDATE: 4}
+OF_A_STREAM, OF_THE_CONNECTION = {f.DATA, f.PRIORITY, f.RST_STREAM}, {f.SETTINGS, f.PING, f.GOAWAY}
+ANY = OF_A_STREAM | OF_THE_CONNECTION | {f.WINDOW_UPDATE, 77}
 
 
 def read(reader: FrameReader, data: bytes) -> list[Frame]:
@@ -25,12 +27,16 @@ def begun(max_block: int = 1000) -> FrameReader:
     return reader
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(KINDS), st.integers(0, 255), st.integers(0, f.MAX_WINDOW), st.binary())
-    ),
-    st.sets(st.integers(1, 300)),
-)
+@st.composite
+def legal(draw: st.DrawFn) -> Frame:
+    kind = draw(st.sampled_from(sorted(ANY)))
+    lowest, highest = int(kind in OF_A_STREAM), 0 if kind in OF_THE_CONNECTION else f.MAX_WINDOW
+    size = SIZES.get(kind)
+    payload = draw(st.binary() if size is None else st.binary(min_size=size, max_size=size))
+    return kind, draw(st.integers(0, 255)), draw(st.integers(lowest, highest)), payload
+
+
+@given(st.lists(legal()), st.sets(st.integers(1, 300)))
 def test_frames_come_whole_however_they_are_cut(sent: list[Frame], cuts: set[int]) -> None:
     data = f.PREFACE + b"".join(itertools.starmap(f.frame, sent))
     edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]

@@ -189,6 +189,7 @@ async def test_a_body_that_nobody_wants_does_not_disturb_the_next_request() -> N
         b"GET / HTTP/1.1\r\nx: " + b"y" * 3 * MAX_HEADER_BYTES,
         b"GET / HTTP/1.1\r\nx: " + b"y" * 2 * MAX_HEADER_BYTES + b"\r\n\r\n",
         b"GET /%ff HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\ntransfer-encoding: chunked\r\n\r\n",
     ],
 )
 async def test_what_is_wrong_is_told_and_ends_the_connection(sent: bytes) -> None:
@@ -203,11 +204,19 @@ async def test_what_is_wrong_is_told_and_ends_the_connection(sent: bytes) -> Non
 
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
-async def test_who_would_like_another_protocol_is_answered_in_this_one(protocol: bytes) -> None:
+@pytest.mark.parametrize("body", [b"", b"abc"])
+@pytest.mark.parametrize("cut", [None, -1, -3, -7])
+async def test_who_would_like_another_protocol_is_answered_in_this_one(
+    protocol: bytes, body: bytes, cut: int | None
+) -> None:
     wire = Http1Wire(echo)
-    wire.tell(post(b"abc", b"connection: Upgrade, HTTP2-Settings", b"upgrade: " + protocol))
-    ((status, headers, body),) = parsed(await wire.heard())
-    assert (status, headers[b"connection"], body) == (200, b"close", b"POST abc")
+    sent = post(body, b"connection: Upgrade, HTTP2-Settings", b"upgrade: " + protocol)
+    wire.tell(sent[:cut])
+    if cut is not None:
+        await settle()
+        wire.tell(sent[cut:])
+    ((status, headers, answer),) = parsed(await wire.heard())
+    assert (status, headers[b"connection"], answer) == (200, b"close", b"POST " + body)
     assert wire.transport.is_closed
 
 

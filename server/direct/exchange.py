@@ -1,0 +1,135 @@
+"""One request over HTTP/1.1, and its answer. Source: RFC 9112."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..hot.asgi import Message
+from ..hot.framing import Headers
+from ..telemetry import REQUEST_ID
+from .body import RequestBody
+from .requests import http_date
+
+if TYPE_CHECKING:
+    from .http1 import Http1Connection
+
+__all__ = ["Exchange"]
+
+BODYLESS = {204, 304}
+
+
+class Exchange(RequestBody):
+    """One request and its answer: `receive` and `send` of one ASGI call."""
+
+    __slots__ = (
+        "_connection",
+        "_is_chunked",
+        "_start",
+        "begin",
+        "has_answered",
+        "has_started",
+        "is_bodyless",
+        "keeps",
+        "task",
+        "version",
+        "wants_continue",
+    )
+
+    def __init__(self, connection: Http1Connection, version: str) -> None:
+        super().__init__()
+        self._connection = connection
+        self._start: Message | None = None
+        self._is_chunked = False
+        self.version = version
+        self.begin: Callable[[], None] | None = None
+        self.has_started = self.has_answered = self.is_bodyless = self.wants_continue = False
+        self.keeps = True
+        self.task: asyncio.Task[Any] | None = None
+
+    async def receive(self) -> Message:
+        """As `RequestBody.receive`; a client that asks first is told to send."""
+        if self.wants_continue and not self.has_started:
+            self.wants_continue = False
+            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return await super().receive()
+
+    def read(self, count: int) -> None:
+        """As `RequestBody.read`."""
+        self._connection.consumed(count)
+
+    async def send(self, message: Message) -> None:
+        """ASGI's `send`. Raises OSError where the client is gone."""
+        if self.is_gone:
+            raise OSError("the client is gone")
+        if message["type"] == "http.response.start":
+            self._start = message
+        elif message["type"] == "http.response.body":
+            self.answer(message.get("body", b""), is_last=not message.get("more_body", False))
+            await self._connection.until_writable()
+
+    def refuse(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """An answer of our own, after which the connection closes."""
+        self.keeps = False
+        self._start = {"status": status, "headers": headers}
+        self.answer(body, is_last=True)
+
+    def answer(self, body: bytes, *, is_last: bool) -> None:
+        """More of the answer, or all of it."""
+        out = b""
+        if self._start is not None:
+            out = self._head(self._start, len(body) if is_last else None)
+            self._start, self.has_started = None, True
+        if not self.is_bodyless:
+            if self._is_chunked:
+                out += (b"%x\r\n%b\r\n" % (len(body), body)) if body else b""
+                out += b"0\r\n\r\n" if is_last else b""
+            else:
+                out += body
+        self._connection.write(out)
+        if is_last:
+            self.has_answered = True
+            self._connection.end_exchange(self)
+
+    def _head(self, start: Message, size: int | None) -> bytes:
+        status: int = start["status"]
+        headers = [(name.lower(), value) for name, value in start.get("headers", ())]
+        names = {name for name, _ in headers}
+        for name, value in headers:
+            if not name or not _UNCLEAN.isdisjoint(name) or not _UNCLEAN.isdisjoint(value):
+                raise ValueError(f"the header {name!r} has no name, or holds the end of a line")
+        if status in BODYLESS:
+            self.is_bodyless = True
+        elif b"content-length" not in names:
+            if size is not None:
+                headers.append((b"content-length", b"%d" % size))
+            elif self.version == "1.1":
+                headers.append((b"transfer-encoding", b"chunked"))
+                self._is_chunked = True
+            else:
+                self.keeps = False
+        headers.append((b"date", http_date()))
+        if REQUEST_ID not in names and self._connection.request_id:
+            headers.append((REQUEST_ID, self._connection.request_id))
+        self.keeps = self.keeps and not self._connection.is_leaving and b"connection" not in names
+        if not self.keeps:
+            headers.append((b"connection", b"close"))
+        elif self.version == "1.0":
+            headers.append((b"connection", b"keep-alive"))
+        return _line(status) + b"".join([b"%b: %b\r\n" % header for header in headers]) + b"\r\n"
+
+
+_UNCLEAN = frozenset(b"\r\n\0")
+
+
+def _line(status: int) -> bytes:
+    line = _LINES.get(status)
+    if line is None:
+        known = {each.value: each.phrase for each in http.HTTPStatus}
+        line = _LINES[status] = f"HTTP/1.1 {status} {known.get(status, '')}\r\n".encode()
+    return line
+
+
+_LINES: dict[int, bytes] = {}
