@@ -70,6 +70,8 @@ class HeaderReader:
         pseudo: dict[bytes, bytes] = {}
         plain: Headers = []
         for name, value in headers:
+            if not name or not _UNCLEAN.isdisjoint(name) or not _UNCLEAN.isdisjoint(value):
+                raise StreamFault(Error.PROTOCOL_ERROR)
             if name.startswith(b":"):
                 if plain or name in pseudo or name not in _PSEUDO:
                     raise StreamFault(Error.PROTOCOL_ERROR)

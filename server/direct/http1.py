@@ -13,6 +13,7 @@ import httptools
 from ..hot.asgi import Application, forget_frames
 from ..hot.framing import Headers
 from ..limits import MAX_HEADER_BYTES
+from .closing import Closing
 from .exchange import Exchange
 from .refusals import refusal
 from .requests import head_of
@@ -56,6 +57,7 @@ class Http1Connection(asyncio.Protocol):
         self._is_paused = False
         self._writable: asyncio.Event | None = None
         self._is_ending = self._is_deaf = False
+        self._closing = Closing()
         self.is_leaving = False
         self.request_id = b""
         self.touched = self._loop.time()
@@ -195,7 +197,8 @@ class Http1Connection(asyncio.Protocol):
     def look(self, now: float, idle_seconds: float) -> None:
         """Ends a connection on which a head does not become whole, or nothing happens for long."""
         if self._is_ending:
-            self.abort()
+            if self._transport is not None:
+                self._closing.look(self._transport, now)
         elif self._in_head and now - self._head_since > HEAD_SECONDS:
             self._end_after("the request did not become whole")
         elif now - self.touched > idle_seconds:

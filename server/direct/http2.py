@@ -15,6 +15,7 @@ from typing import cast
 from ..auth.bucket import Bucket
 from ..hot.asgi import Application, forget_frames
 from ..limits import MAX_HEADER_BYTES
+from .closing import Closing
 from .frame_reader import FrameReader
 from .frames import (
     ACK,
@@ -95,6 +96,7 @@ class Http2Connection(asyncio.Protocol):
         self._unheard = 0
         self._resets = Bucket(RESETS_A_SECOND, BURST_OF_RESETS)
         self._is_leaving = self._is_ending = False
+        self._closing = Closing()
         self.window = INITIAL_WINDOW
         self.is_full = False
         self.touched = self._loop.time()
@@ -152,7 +154,8 @@ class Http2Connection(asyncio.Protocol):
         """Ends a connection on which a head does not become whole, or nothing happens for long."""
         began = self._frames.block_since
         if self._is_ending:
-            self.abort()  # it was told to go and does not read it
+            if self._transport is not None:
+                self._closing.look(self._transport, now)
         elif began is not None and now - began > HEAD_SECONDS:
             self._end(Error.ENHANCE_YOUR_CALM, "headers did not become whole")
         elif not self._frames.has_preface and now - self.touched > HEAD_SECONDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..hot.asgi import Message
 from .body import RequestBody
@@ -42,7 +42,6 @@ class Stream(RequestBody):
         window: Bytes that the client will still take.
         credit: Bytes that it may still send.
         expected: Bytes that it announced, where it did, less what came.
-        task: The application's.
     """
 
     __slots__ = (
@@ -59,7 +58,6 @@ class Stream(RequestBody):
         "has_answered",
         "has_started",
         "number",
-        "task",
         "window",
     )
 
@@ -72,7 +70,6 @@ class Stream(RequestBody):
         self.window = window
         self.credit = STREAM_WINDOW
         self.expected = head.length
-        self.task: asyncio.Task[Any] | None = None
         self.has_started = self.has_answered = False
         self._read = 0
         self._request_id = request_id

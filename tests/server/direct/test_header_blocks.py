@@ -93,6 +93,8 @@ def without(name: str) -> list[tuple[str, str]]:
         [*POST, ("connection", "close")],
         [*POST, ("transfer-encoding", "chunked")],
         [*POST, ("te", "gzip")],
+        [*POST, ("x", "a\r\nb")],
+        [*POST, ("", "y")],
     ],
 )
 def test_what_is_no_request_ends_its_stream(headers: Any) -> None:
@@ -104,6 +106,18 @@ def test_what_is_no_request_ends_its_stream(headers: Any) -> None:
 def test_what_cannot_be_unpacked_ends_the_connection(block: bytes) -> None:
     with pytest.raises(ConnectionFault):
         HeaderReader("http").head(block)
+
+
+@given(st.lists(st.binary(max_size=60), max_size=5))
+def test_any_bytes_are_a_request_or_a_fault(blocks: list[bytes]) -> None:
+    reader = HeaderReader("http")
+    for block in blocks:
+        try:
+            reader.head(block)
+        except StreamFault:
+            continue
+        except ConnectionFault:
+            return
 
 
 def test_too_many_headers_are_told_and_far_too_many_end_the_connection() -> None:

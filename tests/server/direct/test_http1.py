@@ -303,3 +303,7 @@ async def test_heads_that_do_not_become_whole_and_idle_connections_are_ended() -
     assert [wire.transport.is_closed for wire in (slow, idle, busy)] == [True, False, False]
     idle.connection.look(now + 101, 100)
     assert idle.transport.is_closed
+    for seconds, left, is_aborted in ((20, 9, False), (49, 7, False), (78, 7, False), (80, 7, True)):
+        slow.transport.left = left  # as long as it reads its answer, it is let
+        slow.connection.look(now + seconds, LATER)
+        assert slow.transport.is_aborted == is_aborted

@@ -12,10 +12,11 @@ import pytest
 
 from earshot.server.direct import frames as f
 from earshot.server.direct import listener as module
+from earshot.server.direct.header_blocks import header_block
 from earshot.server.direct.listener import Listener
 from earshot.server.run import listen
 
-from .wire import echo
+from .wire import POST, echo
 
 pytestmark = pytest.mark.anyio
 
@@ -108,6 +109,36 @@ async def test_who_stays_too_long_is_told_of_and_ended() -> None:
         assert len(listener) == 0
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
+        writer.close()
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+async def test_an_answer_arrives_whole_however_slowly_it_is_read_while_the_server_goes(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+    size = 20_000_000
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    async with listening(app) as (listener, port):
+        reader, writer = await connect(port)
+        if version == "1":
+            writer.write(HTTP1.replace(b"host", b"connection: close\r\nhost"))
+        else:
+            wide = f.frame(f.SETTINGS, 0, 0, f.setting(4, f.MAX_WINDOW))
+            grant = f.window_update(0, f.MAX_WINDOW - f.INITIAL_WINDOW)
+            block = header_block([(name.encode(), value.encode()) for name, value in POST])
+            ask = f.frame(f.HEADERS, f.END_HEADERS | f.END_STREAM, 1, block)
+            writer.write(f.PREFACE + wide + grant + ask)
+        first = await reader.read(100)
+        draining = asyncio.create_task(listener.drain(0.05, 20))
+        await asyncio.sleep(0.5)
+        rest = await reader.read()
+        assert len(first) + len(rest) > size
+        assert await draining
         writer.close()
 
 

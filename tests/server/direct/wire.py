@@ -25,6 +25,7 @@ class Transport(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.is_closed = self.is_aborted = self.is_paused = False
+        self.left = 0
 
     def write(self, data: Any) -> None:
         self.written += bytes(data)
@@ -34,6 +35,9 @@ class Transport(asyncio.Transport):
 
     def abort(self) -> None:
         self.is_closed = self.is_aborted = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.left
 
     def pause_reading(self) -> None:
         self.is_paused = True
