@@ -164,8 +164,12 @@ class Http2Connection(asyncio.Protocol):
             self._end(Error.NO_ERROR, "idle")
 
     def leave(self) -> None:
-        """Asks the client to go; requests that are on their way are still answered."""
-        self.write(goaway(MAX_WINDOW, Error.NO_ERROR))
+        """Asks the client to go; requests that are on their way are still answered.
+
+        Not one that has just come: told before its first request it would take that for a failure.
+        """
+        if self._last:
+            self.write(goaway(MAX_WINDOW, Error.NO_ERROR))
 
     def close(self) -> None:
         """Takes no more requests, and closes once those that are here are answered."""

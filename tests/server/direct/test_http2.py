@@ -478,8 +478,11 @@ async def test_a_client_is_asked_to_go_and_what_it_asked_is_answered() -> None:
     assert wire.transport.is_closed
 
 
-async def test_who_asks_nothing_is_let_go_at_once() -> None:
+async def test_who_asks_nothing_is_not_told_before_it_is_let_go() -> None:
     wire = Http2Wire(echo)
+    await wire.heard()
+    wire.connection.leave()
+    assert await wire.heard() == []
     wire.connection.close()
     assert wire.transport.is_closed
     assert ends_of(await wire.heard()) == [(0, f.Error.NO_ERROR)]
