@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import cast
 
 from ..auth.bucket import Bucket
-from ..hot.asgi import Application, forget_frames
+from ..hot.asgi import Application, Scope, forget_frames
 from ..limits import MAX_HEADER_BYTES
 from .closing import Closing
 from .frame_reader import FrameReader
@@ -86,7 +85,7 @@ class Http2Connection(asyncio.Protocol):
         self._frames = FrameReader(MAX_BLOCK_BYTES)
         self._headers = HeaderReader(scheme)
         self._streams: dict[int, Stream] = {}
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[Stream] = set()  # those whose call is not over
         self._waiting: dict[int, Stream] = {}  # for a window
         self._out: list[bytes] = []
         self._last = 0
@@ -270,23 +269,23 @@ class Http2Connection(asyncio.Protocol):
         if head.length is not None and (head.length < 0 or (stream.has_ended and head.length)):
             self._refuse(stream, Error.PROTOCOL_ERROR)
             return
-        task = self._loop.create_task(self._app(scope, stream.receive, stream.send))
-        self._running.add(task)
-        task.add_done_callback(partial(self._on_end, stream))
+        stream.task = self._loop.create_task(self._call(stream, scope))
+        self._running.add(stream)
 
-    def _on_end(self, stream: Stream, task: asyncio.Task[None]) -> None:
-        """The application has returned."""
-        self._running.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, OSError):  # the client is gone
+    async def _call(self, stream: Stream, scope: Scope) -> None:
+        try:
+            await self._app(scope, stream.receive, stream.send)
+        except OSError as error:  # the client is gone
             forget_frames(error)
-        elif error is not None:
-            log.error("a call failed in a way that was not foreseen", exc_info=error)
-        if not stream.has_answered and not stream.is_gone:
-            if stream.has_started:
-                self._refuse(stream, Error.INTERNAL_ERROR)
-            else:
-                stream.refuse(500, [(b"content-type", b"text/plain")], b"internal error")
+        except Exception:
+            log.exception("a call failed in a way that was not foreseen")
+        finally:
+            self._running.discard(stream)
+            if not stream.has_answered and not stream.is_gone:
+                if stream.has_started:
+                    self._refuse(stream, Error.INTERNAL_ERROR)
+                else:
+                    stream.refuse(500, [(b"content-type", b"text/plain")], b"internal error")
 
     def _on_reset(self, number: int, flags: int, payload: bytes) -> None:
         if number > self._last:

@@ -39,6 +39,7 @@ class Stream(RequestBody):
 
     Attributes:
         number: The stream's, odd.
+        task: The call's, kept as asyncio itself does not keep tasks.
         window: Bytes that the client will still take.
         credit: Bytes that it may still send.
         expected: Bytes that it announced, where it did, less what came.
@@ -58,6 +59,7 @@ class Stream(RequestBody):
         "has_answered",
         "has_started",
         "number",
+        "task",
         "window",
     )
 
@@ -70,6 +72,7 @@ class Stream(RequestBody):
         self.window = window
         self.credit = STREAM_WINDOW
         self.expected = head.length
+        self.task: asyncio.Task[None] | None = None
         self.has_started = self.has_answered = False
         self._read = 0
         self._request_id = request_id
