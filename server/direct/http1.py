@@ -92,8 +92,8 @@ class Http1Connection(asyncio.Protocol):
             self._end_after(str(error) or "the request is no HTTP/1.1")
 
     def eof_received(self) -> bool:
-        """The client sends no more; what it asked is answered."""
-        if not self._exchanges or self._in_head or self._reading is not None:
+        """The client sends no more; what it asked is answered, but over TLS, which has no half of a close."""
+        if not self._exchanges or self._in_head or self._reading is not None or self._scheme == "https":
             return False
         self.is_leaving = True
         return True
