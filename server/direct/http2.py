@@ -100,6 +100,11 @@ class Http2Connection(asyncio.Protocol):
         self.is_full = False
         self.touched = self._loop.time()
 
+    @property
+    def running(self) -> int:
+        """How many calls are not over."""
+        return len(self._running)
+
     # The loop tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -512,3 +512,27 @@ async def test_nothing_is_logged_of_what_peers_do_wrong(caplog: pytest.LogCaptur
     wire.tell(f.frame(f.PING, 0, 0, b"short"))
     await settle()
     assert not caplog.records
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(24, 900), st.integers(0, 255)), max_size=4), st.integers(1, 400))
+async def test_whatever_is_broken_on_the_way_ends_in_answers_or_in_goodbye(
+    broken: list[tuple[int, int]], size: int
+) -> None:
+    wire = Http2Wire(echo, begin=False)
+    said = bytearray(f.PREFACE + initial_window(100_000))
+    for stream in (1, 3, 5, 7):
+        said += wire.headers(stream, [*POST, ("x-number", str(stream))]) + f.frame(
+            f.DATA, 0, stream, bytes(100)
+        )
+        said += f.frame(f.PING, 0, 0, bytes(8)) + window(0, 10) + f.frame(f.DATA, f.END_STREAM, stream)
+    for place, value in broken:
+        if place < len(said):
+            said[place] = value
+    for start in range(0, len(said), size):
+        wire.tell(bytes(said[start : start + size]))
+    ended = {stream for stream, (_, _, is_over) in (await wire.answers()).items() if is_over}
+    assert ended == {1, 3, 5, 7} or broken
+    wire.connection.connection_lost(None)
+    await settle()
+    assert not wire.connection.running
