@@ -11,7 +11,8 @@ import multiprocessing
 import selectors
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 
 from .load import Load, frame
 
-__all__ = ["load_by_frames"]
+__all__ = ["calls_by_frames", "load_by_frames"]
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GO_AWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 8
@@ -50,6 +51,23 @@ def load_by_frames(
     finally:
         process.join()
     return Load(*found)
+
+
+@contextmanager
+def calls_by_frames(address: str, path: str) -> Iterator[Callable[[bytes], None]]:
+    """One call after the other on one connection, from this process; at most 64 KB each.
+
+    The function raises RuntimeError where the call failed.
+    """
+    connection = _Connection.to(address, path)
+
+    def call(message: bytes) -> None:
+        connection.begin(iter([frame(message)]), 1)
+        while not connection.read():
+            pass
+
+    with closing(connection.socket):
+        yield call
 
 
 def _run(
