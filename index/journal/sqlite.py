@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import chain
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -170,19 +170,19 @@ class SqliteJournal(WritesInGroups):
             if names:
                 with self._transaction() as writer:
                     done = numbered(group, self._last, _answered(writer, names))
-                    _insert(writer, "entries", [(row[0], now, *row[1:]) for row in done.rows])
-                    _insert(writer, "requests", [(name, last, now) for name, last in done.requests.items()])
+                    _insert(writer, "entries", _entries(done, now), 4)
+                    requests = [each for name, last in done.requests.items() for each in (name, last, now)]
+                    _insert(writer, "requests", requests, 3)
                     self._forget_requests(now)
             else:
                 done = numbered(group, self._last, {})
-                rows = [(row[0], now, *row[1:]) for row in done.rows]
                 # One statement is a transaction by itself.
                 with (
                     self._transaction()
-                    if len(rows) > _ROWS_A_STATEMENT
+                    if len(done.rows) > _ROWS_A_STATEMENT
                     else nullcontext(self._writer) as writer
                 ):
-                    _insert(writer, "entries", rows)
+                    _insert(writer, "entries", _entries(done, now), 4)
         with self._arrived:
             self._last = done.last
             self._arrived.notify_all()
@@ -255,14 +255,27 @@ def _answered(connection: sqlite3.Connection, names: Sequence[str]) -> dict[str,
     return found
 
 
-def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+def _entries(done: Numbered, now: int) -> list[Any]:
+    """Values for the columns of `entries`, row after row."""
+    values: list[Any] = []
+    for sequence, crc, body in done.rows:
+        values += (sequence, now, crc, body)
+    return values
+
+
+def _insert(connection: sqlite3.Connection, table: str, values: Sequence[Any], columns: int) -> None:
     """Many rows a statement: sqlite3 lets go of the interpreter for each, and a busy loop does not give it
     back at once."""
-    for start in range(0, len(rows), _ROWS_A_STATEMENT):
-        part = rows[start : start + _ROWS_A_STATEMENT]
-        places = ", ".join([f"({', '.join('?' * len(part[0]))})"] * len(part))
-        statement = f"INSERT INTO {table} VALUES {places}"  # noqa: S608  # only question marks
-        connection.execute(statement, list(chain.from_iterable(part)))
+    step = _ROWS_A_STATEMENT * columns
+    for start in range(0, len(values), step):
+        part = values[start : start + step]
+        connection.execute(_statement(table, columns, len(part) // columns), part)
+
+
+@lru_cache(64)
+def _statement(table: str, columns: int, rows: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return f"INSERT INTO {table} VALUES {', '.join([row] * rows)}"  # noqa: S608  # only question marks
 
 
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
