@@ -358,8 +358,9 @@ class Http2Connection(asyncio.Protocol):
         for number, stream in list(self._waiting.items()):
             if self.window <= 0:
                 break
-            if stream.pump():
-                self._waiting.pop(number, None)
+            del self._waiting[number]
+            if not stream.pump():
+                self._waiting[number] = stream  # behind the others, so that all get their share
 
     def _answer(self, data: bytes) -> None:
         """What a peer asks for and need not read: only so much of it is kept."""

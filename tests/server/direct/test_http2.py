@@ -125,6 +125,21 @@ async def test_a_window_that_shrinks_holds_what_is_under_way() -> None:
     assert [len(payload) for kind, *_, payload in await wire.heard() if kind == f.DATA] == [1_000]
 
 
+async def test_streams_share_the_window_of_their_connection() -> None:
+    wire = Http2Wire(answer_of(204_800))
+    wire.tell(initial_window(f.MAX_WINDOW))
+    for stream in (1, 3, 5):
+        wire.ask(stream)
+    sent = dict.fromkeys((1, 3, 5), 0)
+    for _ in range(9):
+        for kind, _, stream, payload in await wire.heard():
+            if kind == f.DATA:
+                sent[stream] += len(payload)
+        wire.tell(window(0, f.FRAME_BYTES))
+    shares = sent[1] - f.INITIAL_WINDOW, sent[3], sent[5]  # the first one had that for itself
+    assert sorted(shares) == [2 * f.FRAME_BYTES, 3 * f.FRAME_BYTES, 3 * f.FRAME_BYTES]
+
+
 async def test_trailers_wait_for_the_body_before_them() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
