@@ -80,7 +80,8 @@ class Batcher(Generic[Key, Item, Result]):
         deadline would pass in the queue: work for an answer that comes too late is taken from the others.
         """
         cost = self._cost_of(key)
-        is_cheap = cost is not None and weight <= cost.room
+        # A whole batch is worth the way to another thread: the loop reads the next one meanwhile.
+        is_cheap = cost is not None and weight <= cost.room and weight < self._max_batch
         lanes, pace = (self._cheap, self._cheap_pace) if is_cheap else (self._dear, self._dear_pace)
         waiting = lanes.waiting(lane)
         # The lanes that wait share the engine.
