@@ -33,8 +33,8 @@ Result = TypeVar("Result")
 class Batcher(Generic[Key, Item, Result]):
     """Calls `run(key, items)` in `executor`, at most `slots` at a time, or on the loop where that is cheap.
 
-    The last of several slots is for whole batches: what is less gains more from company that comes meanwhile
-    than from a core that the loop wants too. Items weigh 1 unless told otherwise. Those of one call weigh
+    The last of several slots is for a whole batch, or as much as the others do: what is less gains more from
+    company that comes meanwhile than from a core that the loop wants too. Items weigh 1 unless told otherwise. Those of one call weigh
     `max_batch` at most, but for one that is heavier and goes alone. A lane where `max_waiting` wait takes no
     more. Items with equal keys may go together. Lanes take turns: a lane is whatever should have a fair
     share, here an index. `run` returns a result for each item, or raises, and then each item is run alone, so
@@ -62,6 +62,7 @@ class Batcher(Generic[Key, Item, Result]):
         self._run = run
         self._executor = executor
         self._free = self._slots = slots
+        self._running = 0  # the weight of what is being done off the loop
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._dear: Lanes[Key, Item, Result] = Lanes()
@@ -133,6 +134,7 @@ class Batcher(Generic[Key, Item, Result]):
                 continue
             self._tell(name, batch)
             self._free -= 1
+            self._running += sum(entry.weight for entry in batch)
             try:
                 self._executor.submit(self._work, loop, key, batch)
             except RuntimeError as error:  # the executor was shut down
@@ -147,7 +149,9 @@ class Batcher(Generic[Key, Item, Result]):
         """Whether there is a slot for what waits."""
         if not (self._free and self._dear):
             return False
-        return self._free > 1 or self._slots == 1 or self._dear.weight >= self._max_batch
+        if self._free > 1 or self._slots == 1:
+            return True
+        return self._dear.weight >= min(self._running, self._max_batch)
 
     def _flush_cheap(self) -> None:
         name, key, batch = self._cheap.take(self._cheap_room)
@@ -209,6 +213,7 @@ class Batcher(Generic[Key, Item, Result]):
         cost: float,
     ) -> None:
         self._free += 1
+        self._running -= sum(entry.weight for entry in batch)
         self._note(key, batch, self._dear_pace, seconds, cost)
         self._deliver(batch, outcomes)
         self._flush()

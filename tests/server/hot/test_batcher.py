@@ -77,20 +77,23 @@ async def test_what_comes_while_the_engine_is_busy_goes_together_by_key(engine: 
     assert engine.batches == [("a", [0]), ("a", [1, 2, 4]), ("b", [3, 6]), ("a", [5])]
 
 
-async def test_the_last_of_several_slots_is_for_whole_batches(engine: Engine) -> None:
-    batcher = batcher_of(engine, slots=2, max_batch=4)
-    first = batcher.submit("lane", "a", 0)
+@pytest.mark.parametrize(("running", "max_batch", "enough"), [(3, 8, 3), (1, 8, 1), (4, 4, 4), (6, 4, 4)])
+async def test_the_last_of_several_slots_is_for_as_much_as_the_others_do_or_a_whole_batch(
+    engine: Engine, running: int, max_batch: int, enough: int
+) -> None:
+    batcher = batcher_of(engine, slots=2, max_batch=max_batch)
+    first = batcher.submit("lane", "a", 0, weight=running)
     await until_busy(engine)
-    few = [batcher.submit("lane", "a", n) for n in (1, 2)]
+    few = [batcher.submit("lane", "a", n) for n in range(1, enough)]
     await asyncio.sleep(0.05)
-    assert batcher.waiting() == {"lane": 2}
-    more = [batcher.submit("lane", "a", n) for n in (3, 4)]
+    assert batcher.waiting() == ({"lane": len(few)} if few else {})
+    last = batcher.submit("lane", "a", enough)
     await asyncio.sleep(0)  # the batcher begins after this turn of the loop
     await asyncio.sleep(0)
     assert batcher.waiting() == {}
     engine.go.set()
-    assert await asyncio.gather(first, *few, *more) == [0, 2, 4, 6, 8]
-    assert sorted(engine.batches) == [("a", [0]), ("a", [1, 2, 3, 4])]
+    assert await asyncio.gather(first, *few, last) == [2 * n for n in range(enough + 1)]
+    assert sorted(engine.batches) == [("a", [0]), ("a", list(range(1, enough + 1)))]
 
 
 async def test_a_flood_on_one_lane_does_not_hold_up_another(engine: Engine) -> None:
