@@ -34,14 +34,14 @@ class Batcher(Generic[Key, Item, Result]):
     """Calls `run(key, items)` in `executor`, at most `slots` at a time, or on the loop where that is cheap.
 
     The last of several slots is for a whole batch, or as much as the others do: what is less gains more from
-    company that comes meanwhile than from a core that the loop wants too. Items weigh 1 unless told otherwise. Those of one call weigh
-    `max_batch` at most, but for one that is heavier and goes alone. A lane where `max_waiting` wait takes no
-    more. Items with equal keys may go together. Lanes take turns: a lane is whatever should have a fair
-    share, here an index. `run` returns a result for each item, or raises, and then each item is run alone, so
-    that only the bad ones fail. `on_batch` is told each call's lane and weight. `size_of` a key is what
-    learns how much of it goes together, in the place of `max_batch`, and `cost_of` a key what learns how long
-    that takes: as much as it has `room` for is run on the loop in one turn, and keys without stay off it.
-    Belongs to one event loop.
+    company that comes meanwhile than from a core that the loop wants too. Items weigh 1 unless told
+    otherwise. Those of one call weigh `max_batch` at most, but for one that is heavier and goes alone. A lane
+    where `max_waiting` wait takes no more. Items with equal keys may go together. Lanes take turns: a lane is
+    whatever should have a fair share, here an index. `run` returns a result for each item, or raises, and
+    then each item is run alone, so that only the bad ones fail. `on_batch` is told each call's lane and
+    weight. `size_of` a key is what learns how much of it goes together, in the place of `max_batch`, and
+    `cost_of` a key what learns how long that takes: as much as it has `room` for is run on the loop in one
+    turn, and keys without stay off it. Belongs to one event loop.
     """
 
     def __init__(
