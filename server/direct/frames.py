@@ -15,6 +15,9 @@ __all__ = [
     "HEADER",
     "HEADERS",
     "INITIAL_WINDOW",
+    "INITIAL_WINDOW_SIZE",
+    "MAX_CONCURRENT_STREAMS",
+    "MAX_HEADER_LIST_SIZE",
     "MAX_WINDOW",
     "PADDED",
     "PING",
@@ -57,6 +60,8 @@ _SETTING = Struct(">HI")
 _NUMBER = Struct(">I")
 _NUMBERS = Struct(">II")
 
+ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = range(2, 7)
+
 
 class Error:
     """Why a stream or a connection is ended; RFC 9113, section 7."""
@@ -70,6 +75,14 @@ class Error:
     REFUSED_STREAM = 0x7
     COMPRESSION_ERROR = 0x9
     ENHANCE_YOUR_CALM = 0xB
+
+
+_RANGES = {
+    ENABLE_PUSH: (Error.PROTOCOL_ERROR, 0, 1),
+    INITIAL_WINDOW_SIZE: (Error.FLOW_CONTROL_ERROR, 0, MAX_WINDOW),
+    MAX_FRAME_SIZE: (Error.PROTOCOL_ERROR, FRAME_BYTES, (1 << 24) - 1),
+}
+_ANY = (Error.NO_ERROR, 0, (1 << 32) - 1)
 
 
 class ConnectionFault(Exception):
@@ -127,10 +140,15 @@ def setting(name: int, value: int) -> bytes:
 
 
 def settings(payload: bytes) -> list[tuple[int, int]]:
-    """Names and values of a SETTINGS frame. Raises ConnectionFault."""
+    """Names and values of a client's SETTINGS frame. Raises ConnectionFault for one that cannot be."""
     if len(payload) % _SETTING.size:
         raise ConnectionFault(Error.FRAME_SIZE_ERROR, "SETTINGS have a broken length")
-    return list(_SETTING.iter_unpack(payload))
+    found = list(_SETTING.iter_unpack(payload))
+    for name, value in found:
+        code, lowest, highest = _RANGES.get(name, _ANY)
+        if not lowest <= value <= highest:
+            raise ConnectionFault(code, f"setting {name} cannot be {value}")
+    return found
 
 
 def unpadded(payload: bytes, flags: int) -> bytes:

@@ -20,9 +20,11 @@ from .frames import (
     ACK,
     DATA,
     END_STREAM,
-    FRAME_BYTES,
     HEADERS,
     INITIAL_WINDOW,
+    INITIAL_WINDOW_SIZE,
+    MAX_CONCURRENT_STREAMS,
+    MAX_HEADER_LIST_SIZE,
     MAX_WINDOW,
     PADDED,
     PING,
@@ -58,9 +60,6 @@ RESETS_A_SECOND, BURST_OF_RESETS = 33.0, 1_000
 """By a client; more look like a flood (CVE-2023-44487). The numbers are nghttp2's."""
 MAX_UNHEARD = 1_000  # answers to pings and the like that a peer asks for and does not read
 HEAD_SECONDS = 10.0  # from a head's first byte to its last
-
-_MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE, _MAX_HEADER_LIST_SIZE = 3, 4, 5, 6
-_ENABLE_PUSH = 2
 
 
 class Http2Connection(asyncio.Protocol):
@@ -111,9 +110,9 @@ class Http2Connection(asyncio.Protocol):
         """Says what we take."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         told = (
-            setting(_MAX_CONCURRENT_STREAMS, MAX_STREAMS),
-            setting(_INITIAL_WINDOW_SIZE, STREAM_WINDOW),
-            setting(_MAX_HEADER_LIST_SIZE, MAX_HEADER_BYTES),
+            setting(MAX_CONCURRENT_STREAMS, MAX_STREAMS),
+            setting(INITIAL_WINDOW_SIZE, STREAM_WINDOW),
+            setting(MAX_HEADER_LIST_SIZE, MAX_HEADER_BYTES),
         )
         self.write(frame(SETTINGS, 0, 0, b"".join(told)))
         self.write(window_update(0, CONNECTION_WINDOW - INITIAL_WINDOW))
@@ -311,18 +310,12 @@ class Http2Connection(asyncio.Protocol):
                 raise ConnectionFault(Error.FRAME_SIZE_ERROR, "an answer to SETTINGS is empty")
             return
         for name, value in settings(payload):
-            if name == _INITIAL_WINDOW_SIZE:
-                if value > MAX_WINDOW:
-                    raise ConnectionFault(Error.FLOW_CONTROL_ERROR, "a window is too large")
+            if name == INITIAL_WINDOW_SIZE:
                 for stream in self._streams.values():
                     stream.window += value - self._peer_window
                     if stream.window > MAX_WINDOW:
                         raise ConnectionFault(Error.FLOW_CONTROL_ERROR, "a window is too large")
                 self._peer_window = value
-            elif (name == _ENABLE_PUSH and value > 1) or (
-                name == _MAX_FRAME_SIZE and not FRAME_BYTES <= value < 1 << 24
-            ):
-                raise ConnectionFault(Error.PROTOCOL_ERROR, f"setting {name} cannot be {value}")
         self._answer(frame(SETTINGS, ACK, 0))
         self._pump()
 

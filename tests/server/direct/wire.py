@@ -149,3 +149,39 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     body = scope["method"].encode() + b" " + await body_of(receive)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": body})
+
+
+def ends_of(frames: list[tuple[int, int, int, bytes]]) -> list[tuple[int, int]]:
+    """Streams that were reset, and why; stream 0 is the connection."""
+    found = []
+    for kind, _, stream, payload in frames:
+        if kind == f.RST_STREAM:
+            found.append((stream, int.from_bytes(payload, "big")))
+        elif kind == f.GOAWAY:
+            found.append((0, int.from_bytes(payload[4:8], "big")))
+    return found
+
+
+def window(stream: int, size: int) -> bytes:
+    return f.window_update(stream, size)
+
+
+def initial_window(size: int) -> bytes:
+    return f.frame(f.SETTINGS, 0, 0, f.setting(4, size))
+
+
+class Stuck:
+    """Never answers, and hears when its client goes."""
+
+    def __init__(self) -> None:
+        self.begun, self.gone = 0, 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.begun += 1
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.gone += 1
+
+
+async def answer_never(scope: Any, receive: Any, send: Any) -> None:
+    await asyncio.get_running_loop().create_future()
