@@ -77,7 +77,7 @@ async def test_clients_are_served_until_the_notice_is_over_and_the_port_is_close
         kept, silent = await connect(port), await connect(port)
         kept[1].write(HTTP1)
         assert b"connection: close" not in await kept[0].readuntil(b"POST abc")
-        draining = asyncio.create_task(listener.drain(0.3, 5))
+        draining = asyncio.create_task(listener.drain(1.5, 10))
         await asyncio.sleep(0.05)
         late = await connect(port)
         late[1].write(HTTP1)
