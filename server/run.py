@@ -37,7 +37,7 @@ from .telemetry import telemetry_for, telling_peers
 from .tls import GrpcCertificates, check_tls
 from .workers import Workers, multiply_on_one_thread, spare_what_is_loaded, take_short_turns
 
-__all__ = ["Addresses", "listen", "running", "serve"]
+__all__ = ["Addresses", "listen", "running", "serve", "serve_in_this_process"]
 
 log = logging.getLogger(__name__)
 
@@ -194,6 +194,16 @@ def _tls_of_uvicorn(settings: Settings) -> dict[str, Any]:
 
 def serve(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:
     """Serves until SIGTERM or SIGINT; `ready` is called once with the addresses. Then drains and returns."""
+    serve_in_this_process(running(settings), ready=ready)
+
+
+def serve_in_this_process(
+    server: contextlib.AbstractAsyncContextManager[Addresses],
+    *,
+    ready: Callable[[Addresses], None],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> None:
+    """As `serve`, for any server that listens from enter to exit."""
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -201,12 +211,13 @@ def serve(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         spare_what_is_loaded()
-        async with running(settings) as addresses:
+        async with server as addresses:
             ready(addresses)
             await stop.wait()
             log.info("draining: running requests finish, new ones are refused")
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
 
 
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:

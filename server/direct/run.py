@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
@@ -14,11 +13,10 @@ from earshot.errors import Unavailable
 from ..auth import check_exposure
 from ..hot.server import HotServer
 from ..renewal import when_renewed
-from ..run import DRAIN_SECONDS, Addresses, listen
+from ..run import DRAIN_SECONDS, Addresses, listen, serve_in_this_process
 from ..settings import Settings
 from ..telemetry import telling_peers
 from ..tls import check_tls
-from ..workers import spare_what_is_loaded
 from .listener import Listener
 from .tls import renew, tls_context
 
@@ -71,20 +69,7 @@ async def _drain(server: HotServer, listener: Listener) -> None:
 
 def serve_direct(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:
     """Serves until SIGTERM or SIGINT; `ready` is called once with the addresses. Then drains and returns."""
-
-    async def main() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        spare_what_is_loaded()
-        async with running_direct(settings) as addresses:
-            ready(addresses)
-            await stop.wait()
-            log.info("draining: running requests finish, new ones are refused")
-
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(main())
+    serve_in_this_process(running_direct(settings), ready=ready, loop_factory=loop_factory())
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
