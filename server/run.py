@@ -37,7 +37,7 @@ from .telemetry import telemetry_for, telling_peers
 from .tls import GrpcCertificates, check_tls
 from .workers import Workers, multiply_on_one_thread, spare_what_is_loaded, take_short_turns
 
-__all__ = ["Addresses", "listen", "running", "serve", "serve_in_this_process"]
+__all__ = ["Addresses", "ended", "listen", "running", "serve", "serve_in_this_process"]
 
 log = logging.getLogger(__name__)
 
@@ -218,6 +218,16 @@ def serve_in_this_process(
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(main())
+
+
+async def ended(process: asyncio.subprocess.Process, what: str) -> None:
+    """Waits for a child that was told to drain; kills it, and logs that, where it takes too long."""
+    try:
+        await asyncio.wait_for(process.wait(), DRAIN_SECONDS + 10)
+    except TimeoutError:
+        log.error("%s did not drain; it is killed", what)
+        process.kill()
+        await process.wait()
 
 
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:

@@ -17,7 +17,7 @@ from earshot.errors import EarshotError, Internal, from_code
 
 from .direct import loop_factory, running_direct
 from .logs import configure_logging
-from .run import DRAIN_SECONDS, Addresses, running
+from .run import Addresses, ended, running
 from .settings import Settings
 
 __all__ = ["main", "worker_process"]
@@ -57,16 +57,7 @@ async def worker_process(
         yield process, Addresses(**said)
     finally:
         os.close(ours)
-        await _end(process)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    try:
-        await asyncio.wait_for(process.wait(), DRAIN_SECONDS + 10)
-    except TimeoutError:
-        log.error("a worker did not drain; it is killed")
-        process.kill()
-        await process.wait()
+        await ended(process, "a worker")
 
 
 async def _serve(settings: Settings, pipe: int) -> None:

@@ -18,6 +18,7 @@ from earshot.errors import Unavailable
 from ..hot.asgi import Application, Receive, Scope, Send
 from ..hot.server import HotServer
 from ..logs import configure_logging
+from ..run import DRAIN_SECONDS
 from ..settings import Settings
 from ..telemetry import telling_peers
 from ..workers import spare_what_is_loaded
@@ -29,7 +30,6 @@ __all__ = ["ENVIRONMENT", "app", "http3"]
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = "EARSHOT_HOT"
-DRAIN_SECONDS = 30.0
 END_SECONDS = 2.0  # for telling those that still run
 
 

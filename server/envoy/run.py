@@ -22,13 +22,13 @@ from earshot.errors import FailedPrecondition, Internal, Unavailable
 from ..auth import check_exposure
 from ..logs import ENVOY_FORMAT
 from ..renewal import when_renewed
-from ..run import Addresses, listen
+from ..run import Addresses, ended, listen
 from ..settings import Settings
 from ..telemetry import is_traced
 from ..tls import check_tls
 from .admin import Admin
 from .configuration import NOTICE_SECONDS, envoy_configuration, has_http3
-from .entry import DRAIN_SECONDS, ENVIRONMENT
+from .entry import ENVIRONMENT
 from .secrets import Secrets
 
 __all__ = ["embedding_environment", "envoy_process", "running_envoy", "serve_envoy"]
@@ -132,7 +132,7 @@ async def envoy_process(
                 renewing.cancel()
         finally:
             os.close(ours)
-            await _end(process)
+            await ended(process, "the server")
 
 
 def _free_port(settings: Settings) -> int:
@@ -167,12 +167,3 @@ async def _ready(process: asyncio.subprocess.Process, admin: Admin) -> int:
             return port
         await asyncio.sleep(POLL_SECONDS)
     raise Unavailable(f"the server did not start (code {process.returncode}); its log has the cause")
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    try:
-        await asyncio.wait_for(process.wait(), DRAIN_SECONDS + 10)
-    except TimeoutError:
-        log.error("the server did not drain; it is killed")
-        process.kill()
-        await process.wait()
