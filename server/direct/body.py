@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ..hot.asgi import Message
+from ..hot.whole import WholeCall
 
 __all__ = ["RequestBody"]
 
@@ -13,16 +14,18 @@ class RequestBody:
     """What has come and was not yet read. Belongs to one event loop; `receive` may be cancelled.
 
     Attributes:
+        call: What answers it without a task, where that is so.
         size: Bytes that wait to be read.
         has_ended: All has come.
         is_gone: The client is, or the answer is complete: nothing more will be read.
     """
 
-    __slots__ = ("_bytes", "_has_told_end", "_waiter", "has_ended", "is_gone", "size")
+    __slots__ = ("_bytes", "_has_told_end", "_waiter", "call", "has_ended", "is_gone", "size")
 
     def __init__(self) -> None:
         self._bytes: bytes | bytearray = b""
         self._waiter: asyncio.Future[None] | None = None
+        self.call: WholeCall | None = None
         self.size = 0
         self.has_ended = self.is_gone = self._has_told_end = False
 
@@ -45,6 +48,8 @@ class RequestBody:
     def lose(self) -> None:
         """The client is gone, or has its answer."""
         self.is_gone = True
+        if self.call is not None:
+            self.call.lose()
         self._wake()
 
     async def receive(self) -> Message:
@@ -54,10 +59,20 @@ class RequestBody:
             await self._waiter
         if self.is_gone:
             return {"type": "http.disconnect"}
-        data, self._bytes, self.size = bytes(self._bytes), b"", 0
+        return {"type": "http.request", "body": self.take_all(), "more_body": not self.has_ended}
+
+    @property
+    def waiting(self) -> bytes:
+        """What waits to be read."""
+        return bytes(self._bytes)
+
+    def take_all(self) -> bytes:
+        """The same, and now it is read."""
+        data, size = bytes(self._bytes), self.size
+        self._bytes, self.size = b"", 0
         self._has_told_end = self.has_ended
-        self.read(len(data))
-        return {"type": "http.request", "body": data, "more_body": not self.has_ended}
+        self.read(size)
+        return data
 
     def read(self, count: int) -> None:
         """So many bytes went to the application, and so many more may come."""

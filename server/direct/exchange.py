@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import http
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..hot.asgi import Message
 from ..hot.framing import Headers
+from ..hot.whole import WholeSearches
 from ..telemetry import REQUEST_ID
 from .body import RequestBody
-from .requests import http_date
+from .requests import Head, http_date
 
 if TYPE_CHECKING:
     from .http1 import Http1Connection
@@ -22,43 +22,71 @@ BODYLESS = {204, 304}
 
 
 class Exchange(RequestBody):
-    """One request and its answer: `receive` and `send` of one ASGI call."""
+    """One request and its answer: `receive` and `send` of one ASGI call.
+
+    Attributes:
+        head: What it says of itself; None where that could not be read.
+        request_id: What the answer says of itself.
+        has_begun: It is being answered, or was.
+        keeps: The connection stays open after it.
+    """
 
     __slots__ = (
         "_connection",
+        "_is_bodyless",
         "_is_chunked",
         "_start",
-        "begin",
+        "_version",
+        "_wants_continue",
         "has_answered",
+        "has_begun",
         "has_started",
-        "is_bodyless",
+        "head",
         "keeps",
+        "request_id",
         "task",
-        "version",
-        "wants_continue",
     )
 
-    def __init__(self, connection: Http1Connection, version: str) -> None:
+    def __init__(self, connection: Http1Connection, head: Head | None = None, version: str = "1.1") -> None:
         super().__init__()
         self._connection = connection
         self._start: Message | None = None
         self._is_chunked = False
-        self.version = version
-        self.begin: Callable[[], None] | None = None
-        self.has_started = self.has_answered = self.is_bodyless = self.wants_continue = False
+        self._version = version
+        self._is_bodyless = head is not None and head.is_head
+        self._wants_continue = head is not None and head.wants_continue
+        self.head = head
+        self.request_id = b"" if head is None else head.request_id()
+        self.has_begun = self.has_started = self.has_answered = False
         self.keeps = True
         self.task: asyncio.Task[Any] | None = None
 
     async def receive(self) -> Message:
         """As `RequestBody.receive`; a client that asks first is told to send."""
-        if self.wants_continue and not self.has_started:
-            self.wants_continue = False
+        if self._wants_continue and not self.has_started:
+            self._wants_continue = False
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return await super().receive()
 
     def read(self, count: int) -> None:
         """As `RequestBody.read`."""
         self._connection.consumed(count)
+
+    def begin(self, whole: WholeSearches) -> bool:
+        """Whether it goes without a task."""
+        route = None if self.head is None else self.head.route(whole)
+        if route is None:
+            return False
+        self.call = whole.begin(route, self.waiting, self)
+        if self.call is None:
+            return False
+        self.take_all()
+        return True
+
+    def reply(self, status: int, headers: Headers, body: bytes, trailers: Headers | None = None) -> None:
+        """As `Reply.reply`; HTTP/1.1 has no trailers here."""
+        self._start = {"status": status, "headers": headers}
+        self.answer(body, is_last=True)
 
     async def send(self, message: Message) -> None:
         """ASGI's `send`. Raises OSError where the client is gone."""
@@ -73,8 +101,7 @@ class Exchange(RequestBody):
     def refuse(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """An answer of our own, after which the connection closes."""
         self.keeps = False
-        self._start = {"status": status, "headers": headers}
-        self.answer(body, is_last=True)
+        self.reply(status, headers, body)
 
     def answer(self, body: bytes, *, is_last: bool) -> None:
         """More of the answer, or all of it."""
@@ -82,7 +109,7 @@ class Exchange(RequestBody):
         if self._start is not None:
             out = self._head(self._start, len(body) if is_last else None)
             self._start, self.has_started = None, True
-        if not self.is_bodyless:
+        if not self._is_bodyless:
             if self._is_chunked:
                 out += (b"%x\r\n%b\r\n" % (len(body), body)) if body else b""
                 out += b"0\r\n\r\n" if is_last else b""
@@ -101,22 +128,22 @@ class Exchange(RequestBody):
             if not name or not _UNCLEAN.isdisjoint(name) or not _UNCLEAN.isdisjoint(value):
                 raise ValueError(f"the header {name!r} has no name, or holds the end of a line")
         if status in BODYLESS:
-            self.is_bodyless = True
+            self._is_bodyless = True
         elif b"content-length" not in names:
             if size is not None:
                 headers.append((b"content-length", b"%d" % size))
-            elif self.version == "1.1":
+            elif self._version == "1.1":
                 headers.append((b"transfer-encoding", b"chunked"))
                 self._is_chunked = True
             else:
                 self.keeps = False
         headers.append((b"date", http_date()))
-        if REQUEST_ID not in names and self._connection.request_id:
-            headers.append((REQUEST_ID, self._connection.request_id))
+        if REQUEST_ID not in names and self.request_id:
+            headers.append((REQUEST_ID, self.request_id))
         self.keeps = self.keeps and not self._connection.is_leaving and b"connection" not in names
         if not self.keeps:
             headers.append((b"connection", b"close"))
-        elif self.version == "1.0":
+        elif self._version == "1.0":
             headers.append((b"connection", b"keep-alive"))
         return _line(status) + b"".join([b"%b: %b\r\n" % header for header in headers]) + b"\r\n"
 

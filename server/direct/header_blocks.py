@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import lru_cache
+
 import hpack
 
 from ..hot.framing import Headers
@@ -9,7 +12,7 @@ from ..telemetry import REQUEST_ID
 from .frames import ConnectionFault, Error, StreamFault
 from .requests import Head, head_of, http_date
 
-__all__ = ["MAX_BLOCK_BYTES", "HeaderReader", "answer_block", "header_block"]
+__all__ = ["MAX_BLOCK_BYTES", "HeaderReader", "answer_block", "header_block", "trailer_block"]
 
 MAX_BLOCK_BYTES = 64 << 10
 """Of headers as they travel, and unpacked: more than we take, so that who brings them can be told."""
@@ -88,25 +91,28 @@ class HeaderReader:
         return head_of(method.decode(), path, plain, scheme=self._scheme, version="2")
 
 
-def answer_block(status: int, headers: Headers, request_id: bytes) -> bytes:
+def answer_block(status: int, headers: Iterable[tuple[bytes, bytes]], request_id: bytes) -> bytes:
     """The headers of an answer, with the time and, unless it is among them, the request's id.
 
     Raises as `header_block`.
     """
-    key = status, tuple(headers)
-    known = _ANSWERS.get(key)
-    if known is None:
-        if len(_ANSWERS) >= _REMEMBERED:
-            _ANSWERS.clear()
-        has_id = any(name == REQUEST_ID for name, _ in headers)
-        line = _STATUS_200 if status == 200 else _STATUS + b"%03d" % status
-        known = _ANSWERS[key] = line + header_block(headers), has_id
-    block, has_id = known
+    block, has_id = _answer_block(status, tuple(headers))
     dated = block + _DATE + _string(http_date())
     return dated if has_id else dated + _ID + _string(request_id)
 
 
-def header_block(headers: Headers) -> bytes:
+@lru_cache(_REMEMBERED)
+def _answer_block(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> tuple[bytes, bool]:
+    line = _STATUS_200 if status == 200 else _STATUS + b"%03d" % status
+    return line + header_block(headers), any(name == REQUEST_ID for name, _ in headers)
+
+
+def trailer_block(trailers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Trailers. Raises as `header_block`."""
+    return _trailer_block(tuple(trailers))
+
+
+def header_block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Headers as literals that leave the peer's table alone.
 
     Raises ValueError for what no header may hold.
@@ -135,4 +141,4 @@ def _string(text: bytes) -> bytes:
 _UNCLEAN = frozenset(b"\r\n\0")
 _DATE = b"\x0f\x12"  # its name is in the static table
 _ID = b"\x00" + _string(REQUEST_ID)
-_ANSWERS: dict[tuple[int, tuple[tuple[bytes, bytes], ...]], tuple[bytes, bool]] = {}
+_trailer_block = lru_cache(_REMEMBERED)(header_block)

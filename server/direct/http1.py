@@ -12,6 +12,7 @@ import httptools
 
 from ..hot.asgi import Application, forget_frames
 from ..hot.framing import Headers
+from ..hot.whole import WholeSearches
 from ..limits import MAX_HEADER_BYTES
 from .closing import Closing
 from .exchange import Exchange
@@ -34,14 +35,21 @@ class Http1Connection(asyncio.Protocol):
         app: Called for each request.
         scheme: http or https.
         lost: Called when the connection is no more.
+        whole: What answers some requests without the application.
 
     Attributes:
-        request_id: Of the request that is being answered.
         is_leaving: The next answer is the last.
     """
 
-    def __init__(self, app: Application, scheme: str, lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: Application,
+        scheme: str,
+        lost: Callable[[], None],
+        whole: WholeSearches | None = None,
+    ) -> None:
         self._app = app
+        self._whole = whole
         self._lost = lost
         self._scheme = scheme
         self._loop = asyncio.get_running_loop()
@@ -59,7 +67,6 @@ class Http1Connection(asyncio.Protocol):
         self._is_ending = self._is_deaf = False
         self._closing = Closing()
         self.is_leaving = False
-        self.request_id = b""
         self.touched = self._loop.time()
 
     # The loop tells
@@ -75,7 +82,11 @@ class Http1Connection(asyncio.Protocol):
         self.touched = self._loop.time()
         if self._is_deaf:
             self._on_unparsed(data)
-            return
+        else:
+            self._parse(data)
+        self._begin_first()
+
+    def _parse(self, data: bytes) -> None:
         if self._in_head:
             self._head_bytes += len(data)  # of a head that goes on, all of which is kept
             if self._head_bytes > 2 * MAX_HEADER_BYTES:
@@ -117,6 +128,7 @@ class Http1Connection(asyncio.Protocol):
         if self._writable is not None:
             self._writable.set()
             self._writable = None
+            self._begin_first()
 
     # The parser tells
 
@@ -138,34 +150,17 @@ class Http1Connection(asyncio.Protocol):
         headers, target = self._headers, self._target
         self._headers, self._target = [], b""
         method = self._parser.get_method().decode()
-        exchange = Exchange(self, self._parser.get_http_version())
-        exchange.keeps = self._parser.should_keep_alive()
-        exchange.is_bodyless = method == "HEAD"
-        exchange.wants_continue = any(
-            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
-        )
-        self._reading = exchange
+        version = self._parser.get_http_version()
         if not target.startswith(b"/"):  # the absolute form, as for proxies
             target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
-        head = head_of(method, target, headers, scheme=self._scheme, version=exchange.version)
+        head = head_of(method, target, headers, scheme=self._scheme, version=version)
         if self._parser.should_upgrade():
             self._unparsed = head.length or 0
             if any(name == b"transfer-encoding" for name, _ in headers):
                 head.problem = "a body with a request for another protocol needs a content-length"
-        scope, request_id = head.request()
-
-        def begin() -> None:
-            self.request_id = request_id
-            if head.problem is not None:
-                exchange.refuse(*refusal(head.problem, []))
-                return
-            exchange.task = self._loop.create_task(self._app(scope, exchange.receive, exchange.send))
-            exchange.task.add_done_callback(lambda task: self._on_end(exchange, task))
-
-        exchange.begin = begin
+        self._reading = exchange = Exchange(self, head, version)
+        exchange.keeps = self._parser.should_keep_alive()
         self._exchanges.append(exchange)
-        if len(self._exchanges) == 1:
-            begin()
         self._pause_where_full()
 
     def on_body(self, data: bytes) -> None:
@@ -182,6 +177,24 @@ class Http1Connection(asyncio.Protocol):
         if self._reading is not None:
             self._reading.end()
             self._reading = None
+
+    def _begin_first(self) -> None:
+        """The one whose turn it is; only now, for what has come whole may go without a task.
+
+        Not while the client does not read: answers would heap up.
+        """
+        exchange = self._exchanges[0] if self._exchanges else None
+        if exchange is None or exchange.has_begun or exchange.head is None:
+            return
+        if self._is_ending or self._writable is not None:
+            return
+        exchange.has_begun = True
+        if exchange.head.problem is not None:
+            exchange.refuse(*refusal(exchange.head.problem, []))
+        elif not (exchange.has_ended and self._whole is not None and exchange.begin(self._whole)):
+            scope = exchange.head.scope(exchange.request_id)
+            exchange.task = self._loop.create_task(self._app(scope, exchange.receive, exchange.send))
+            exchange.task.add_done_callback(lambda task: self._on_end(exchange, task))
 
     def _on_unparsed(self, data: bytes) -> None:
         """More of the body of a request that asked for another protocol."""
@@ -250,9 +263,7 @@ class Http1Connection(asyncio.Protocol):
         if not exchange.keeps:
             self._close()
         elif self._exchanges:
-            following = self._exchanges[0].begin
-            assert following is not None
-            self._loop.call_soon(following)
+            self._loop.call_soon(self._begin_first)
         elif self.is_leaving:
             self._close()
 
@@ -273,7 +284,7 @@ class Http1Connection(asyncio.Protocol):
         """What cannot be read is refused, and nothing after it is read; what is being answered is lost."""
         self._is_ending = True
         if not self._exchanges:
-            self._exchanges.append(exchange := Exchange(self, "1.1"))
+            self._exchanges.append(exchange := Exchange(self))
             exchange.refuse(*refusal(problem, []))
         else:
             self._close()

@@ -13,6 +13,7 @@ from typing import cast
 
 from ..auth.bucket import Bucket
 from ..hot.asgi import Application, Scope, forget_frames
+from ..hot.whole import WholeSearches
 from ..limits import MAX_HEADER_BYTES
 from .closing import Closing
 from .frame_reader import FrameReader
@@ -69,6 +70,7 @@ class Http2Connection(asyncio.Protocol):
         app: Called for each request.
         scheme: http or https.
         lost: Called when the connection is no more.
+        whole: What answers some requests without the application.
 
     Attributes:
         window: Bytes that the peer will still take, of all streams together.
@@ -76,14 +78,22 @@ class Http2Connection(asyncio.Protocol):
         touched: When something came last, by the loop's clock.
     """
 
-    def __init__(self, app: Application, scheme: str, lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: Application,
+        scheme: str,
+        lost: Callable[[], None],
+        whole: WholeSearches | None = None,
+    ) -> None:
         self._app = app
+        self._whole = whole
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._frames = FrameReader(MAX_BLOCK_BYTES)
         self._headers = HeaderReader(scheme)
         self._streams: dict[int, Stream] = {}
+        self._begun: list[Stream] = []  # with what was read last
         self._running: set[Stream] = set()  # those whose call is not over
         self._waiting: dict[int, Stream] = {}  # for a window
         self._out: list[bytes] = []
@@ -127,6 +137,8 @@ class Http2Connection(asyncio.Protocol):
                 # What is unknown is passed over, as section 4.1 asks, and so are PRIORITY and GOAWAY.
                 if (on_frame := _ON.get(kind)) is not None:
                     on_frame(self, number, flags, payload)
+            if self._begun:
+                self._call_begun()
         except ConnectionFault as fault:
             log.debug("a connection is ended: %s", fault.reason)
             self._end(fault.code, fault.reason)
@@ -262,8 +274,7 @@ class Http2Connection(asyncio.Protocol):
             self._begin(number, head, is_whole=bool(flags & END_STREAM))
 
     def _begin(self, number: int, head: Head, *, is_whole: bool) -> None:
-        scope, request_id = head.request()
-        stream = Stream(self, number, self._peer_window, request_id, head)
+        stream = Stream(self, number, self._peer_window, head)
         self._streams[number] = stream
         if is_whole:
             stream.end()
@@ -273,8 +284,19 @@ class Http2Connection(asyncio.Protocol):
         if head.length is not None and (head.length < 0 or (stream.has_ended and head.length)):
             self._refuse(stream, Error.PROTOCOL_ERROR)
             return
-        stream.task = self._loop.create_task(self._call(stream, scope))
-        self._running.add(stream)
+        self._begun.append(stream)
+
+    def _call_begun(self) -> None:
+        """Only now, for what has come whole may go without a task."""
+        begun, self._begun = self._begun, []
+        # Of a client that does not read, answers wait in tasks, of which there may be so many.
+        whole = None if self.is_full else self._whole
+        for stream in begun:
+            if stream.is_gone or (stream.has_ended and whole is not None and stream.begin(whole)):
+                continue
+            scope = stream.head.scope(stream.request_id)
+            stream.task = self._loop.create_task(self._call(stream, scope))
+            self._running.add(stream)
 
     async def _call(self, stream: Stream, scope: Scope) -> None:
         try:

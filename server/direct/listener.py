@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..hot.asgi import Application
+from ..hot.whole import WholeSearches
 from .frames import PREFACE
 from .http1 import Http1Connection
 from .http2 import Http2Connection
@@ -40,10 +41,11 @@ class Connection(Protocol):
 
 
 class Listener:
-    """Serves an application to whoever connects. Belongs to one event loop."""
+    """Serves an application, and `whole` where that is quicker, to whoever connects. Of one event loop."""
 
-    def __init__(self, app: Application) -> None:
+    def __init__(self, app: Application, whole: WholeSearches | None = None) -> None:
         self._app = app
+        self._whole = whole
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._looking: asyncio.TimerHandle | None = None
@@ -57,7 +59,10 @@ class Listener:
         loop = asyncio.get_running_loop()
         scheme = "http" if tls is None else "https"
         self._server = await loop.create_server(
-            lambda: _Silent(self._app, scheme, self._replace), sock=bound, ssl=tls, backlog=BACKLOG
+            lambda: _Silent(self._app, self._whole, scheme, self._replace),
+            sock=bound,
+            ssl=tls,
+            backlog=BACKLOG,
         )
         self._looking = loop.call_later(LOOK_SECONDS, self._look)
 
@@ -112,9 +117,13 @@ class _Silent(asyncio.Protocol):
     """A client that has not said enough yet to know what it speaks."""
 
     def __init__(
-        self, app: Application, scheme: str, replace: Callable[[Connection | None, Connection | None], None]
+        self,
+        app: Application,
+        whole: WholeSearches | None,
+        scheme: str,
+        replace: Callable[[Connection | None, Connection | None], None],
     ) -> None:
-        self._app, self._scheme, self._replace = app, scheme, replace
+        self._app, self._whole, self._scheme, self._replace = app, whole, scheme, replace
         self._since = asyncio.get_running_loop().time()
         self._first = b""
         self._transport: Any = None
@@ -130,7 +139,7 @@ class _Silent(asyncio.Protocol):
         if is_http2 and len(self._first) < TELLING:
             return
         kind = Http2Connection if is_http2 else Http1Connection
-        connection = kind(self._app, self._scheme, lambda: self._replace(connection, None))
+        connection = kind(self._app, self._scheme, lambda: self._replace(connection, None), self._whole)
         self._transport.set_protocol(connection)
         connection.connection_made(self._transport)
         self._replace(self, connection)

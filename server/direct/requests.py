@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from ..hot.asgi import Scope
 from ..hot.framing import Headers
+from ..hot.whole import Route, WholeSearches
 from ..limits import MAX_HEADER_BYTES
 from ..telemetry import REQUEST_ID
 
@@ -33,9 +34,10 @@ class Head:
 
     Attributes:
         length: The `content-length` that it announces; None without, −1 where that is no number.
+        wants_continue: Its body comes once it is asked for.
     """
 
-    __slots__ = ("_request_id", "_scope", "length", "problem")
+    __slots__ = ("_has_route", "_request_id", "_route", "_scope", "length", "problem", "wants_continue")
 
     def __init__(self, scope: Scope, problem: str | None = None) -> None:
         headers: Headers = scope["headers"]
@@ -43,15 +45,20 @@ class Head:
         if sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
             self.problem = f"the headers have more than {MAX_HEADER_BYTES} bytes"
         self.length: int | None = None
+        self.wants_continue = False
         self._request_id = b""
         for name, value in headers:
             if name == b"content-length":
                 self.length = int(value) if value.isdigit() else -1
+            elif name == b"expect":
+                self.wants_continue = value.lower() == b"100-continue"
             elif name == REQUEST_ID and _FIT_FOR_AN_ID.fullmatch(value):
                 self._request_id = value
         if not self._request_id:
             scope = {**scope, "headers": [header for header in headers if header[0] != REQUEST_ID]}
         self._scope = scope
+        self._route: Route | None = None
+        self._has_route = False
 
     @property
     def is_head(self) -> bool:
@@ -64,12 +71,21 @@ class Head:
         headers: Headers = self._scope["headers"]
         return headers
 
-    def request(self) -> tuple[Scope, bytes]:
-        """A scope for one request, and its id: the client's own where a log may hold it, else a new one."""
+    def route(self, whole: WholeSearches) -> Route | None:
+        """What of a request with this head may go without a task; None where nothing does."""
+        if not self._has_route:
+            self._route, self._has_route = whole.route(self._scope), True
+        return self._route
+
+    def request_id(self) -> bytes:
+        """Of one request: the client's own where a log may hold it, else a new one."""
+        return self._request_id or b"%s-%x" % (_PROCESS, next(_NUMBERS))
+
+    def scope(self, request_id: bytes) -> Scope:
+        """Of one request."""
         if self._request_id:
-            return dict(self._scope), self._request_id
-        made = b"%s-%x" % (_PROCESS, next(_NUMBERS))
-        return {**self._scope, "headers": [*self._scope["headers"], (REQUEST_ID, made)]}, made
+            return dict(self._scope)
+        return {**self._scope, "headers": [*self._scope["headers"], (REQUEST_ID, request_id)]}
 
 
 def head_of(method: str, target: bytes, headers: Headers, *, scheme: str, version: str) -> Head:

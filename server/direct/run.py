@@ -38,7 +38,7 @@ async def running_direct(settings: Settings) -> AsyncIterator[Addresses]:
     check_exposure(settings)
     with contextlib.closing(listen(settings.host, settings.port, shared=settings.workers > 1)) as bound:
         server = HotServer(settings.model_copy(update={"transport": "direct"}))
-        listener = Listener(server.app)
+        listener = Listener(server.app, server.whole)
         context = tls_context(settings)
         try:
             await server.start()

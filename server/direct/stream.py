@@ -7,6 +7,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ..hot.asgi import Message
+from ..hot.framing import Headers
+from ..hot.whole import WholeSearches
 from .body import RequestBody
 from .frames import (
     DATA,
@@ -20,7 +22,7 @@ from .frames import (
     reset,
     window_update,
 )
-from .header_blocks import answer_block, header_block
+from .header_blocks import answer_block, trailer_block
 from .requests import Head
 
 if TYPE_CHECKING:
@@ -43,29 +45,28 @@ class Stream(RequestBody):
         window: Bytes that the client will still take.
         credit: Bytes that it may still send.
         expected: Bytes that it announced, where it did, less what came.
+        request_id: What the answer says of itself.
     """
 
     __slots__ = (
         "_connection",
         "_has_trailers",
-        "_is_bodyless",
         "_queue",
         "_read",
-        "_request_id",
         "_start",
         "_writable",
         "credit",
         "expected",
         "has_answered",
         "has_started",
+        "head",
         "number",
+        "request_id",
         "task",
         "window",
     )
 
-    def __init__(
-        self, connection: Http2Connection, number: int, window: int, request_id: bytes, head: Head
-    ) -> None:
+    def __init__(self, connection: Http2Connection, number: int, window: int, head: Head) -> None:
         super().__init__()
         self._connection = connection
         self.number = number
@@ -75,8 +76,8 @@ class Stream(RequestBody):
         self.task: asyncio.Task[None] | None = None
         self.has_started = self.has_answered = False
         self._read = 0
-        self._request_id = request_id
-        self._is_bodyless = head.is_head
+        self.head = head
+        self.request_id = head.request_id()
         self._start: Message | None = None
         self._has_trailers = False
         self._queue: deque[tuple[memoryview, bool] | bytes] = deque()  # bodies, and frames
@@ -120,6 +121,36 @@ class Stream(RequestBody):
             self.end()
         return 0
 
+    def begin(self, whole: WholeSearches) -> bool:
+        """Whether it goes without a task."""
+        route = self.head.route(whole)
+        if route is None:
+            return False
+        self.call = whole.begin(route, self.waiting, self)
+        if self.call is None:
+            return False
+        self.take_all()
+        return True
+
+    def reply(self, status: int, headers: Headers, body: bytes, trailers: Headers | None = None) -> None:
+        """As `Reply.reply`."""
+        connection, size = self._connection, len(body)
+        if trailers and size <= FRAME_BYTES and size <= self.window and size <= connection.window:
+            self.window -= size
+            connection.window -= size
+            block, number = answer_block(status, headers, self.request_id), self.number
+            connection.write(
+                frame(HEADERS, END_HEADERS, number, block)
+                + frame(DATA, 0, number, body)
+                + frame(HEADERS, END_HEADERS | END_STREAM, number, trailer_block(trailers))
+            )
+            self._finish()
+            return
+        self._start = {"status": status, "headers": headers, "trailers": bool(trailers)}
+        self._send_body(body, is_last=True)
+        if trailers:
+            self._send_trailers(trailers)
+
     async def send(self, message: Message) -> None:
         """ASGI's `send`. Raises OSError where the client is gone, ValueError for a header that cannot be."""
         if self.is_gone:
@@ -132,10 +163,7 @@ class Stream(RequestBody):
         if kind == "http.response.body":
             self._send_body(message.get("body", b""), is_last=not message.get("more_body", False))
         elif kind == "http.response.trailers" and self._has_trailers:
-            self._put(
-                frame(HEADERS, END_HEADERS | END_STREAM, self.number, header_block(list(message["headers"])))
-            )
-            self._finish()
+            self._send_trailers(message["headers"])
         if self._queue or self._connection.is_full:
             await self._until_sent()
 
@@ -181,13 +209,13 @@ class Stream(RequestBody):
             self.has_started = True
             self._has_trailers = bool(start.get("trailers", False))
             is_end = is_last and not self._has_trailers
-            block = answer_block(start["status"], list(start.get("headers", ())), self._request_id)
-            if is_end and (self._is_bodyless or not body):
+            block = answer_block(start["status"], start.get("headers", ()), self.request_id)
+            if is_end and (self.head.is_head or not body):
                 self._put(frame(HEADERS, END_HEADERS | END_STREAM, self.number, block))
                 self._finish()
                 return
             self._put(frame(HEADERS, END_HEADERS, self.number, block))
-        if self._is_bodyless:
+        if self.head.is_head:
             body = b""
         is_end = is_last and not self._has_trailers
         if body or is_end:
@@ -199,6 +227,10 @@ class Stream(RequestBody):
                     self._connection.wait(self)
         if is_end:
             self._finish()
+
+    def _send_trailers(self, trailers: Headers) -> None:
+        self._put(frame(HEADERS, END_HEADERS | END_STREAM, self.number, trailer_block(trailers)))
+        self._finish()
 
     def _write_data(self, body: bytes | memoryview, *, is_last: bool) -> None:
         self.window -= len(body)

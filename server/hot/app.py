@@ -14,7 +14,7 @@ from ..limits import checked_size
 from ..telemetry import CallRecord, Telemetry, current
 from .asgi import Application, Receive, Scope, Send, forget_frames, patient_send
 from .calls import Call, Vanished, Watch
-from .framing import ACCEPT_ENCODING, OK_TRAILERS, WINDOW_BITS, Headers, frame, is_grpc, status_trailers
+from .framing import GRPC_HEADERS, OK_TRAILERS, WINDOW_BITS, failure_headers, frame, is_grpc, status_trailers
 
 __all__ = ["HotApp", "Streaming", "Unary"]
 
@@ -29,8 +29,7 @@ Streaming = Callable[[AsyncIterator[Sequence[bytes]], CallRecord], AsyncGenerato
 Both come in bundles: what arrived in one piece, and what is ready and leaves in one.
 """
 
-_HEADERS: Headers = [(b"content-type", b"application/grpc"), ACCEPT_ENCODING]
-_START = {"type": "http.response.start", "status": 200, "headers": _HEADERS, "trailers": True}
+_START = {"type": "http.response.start", "status": 200, "headers": GRPC_HEADERS, "trailers": True}
 _OK = {"type": "http.response.trailers", "headers": OK_TRAILERS}
 
 
@@ -121,7 +120,7 @@ class HotApp:
                 log.exception("a request failed in a way that was not foreseen")
             raise Internal("internal error; the server's log has the cause") from None
         if call.encoding in WINDOW_BITS:
-            await send({**_START, "headers": [*_HEADERS, (b"grpc-encoding", call.encoding)]})
+            await send({**_START, "headers": [*GRPC_HEADERS, (b"grpc-encoding", call.encoding)]})
         else:
             await send(_START)
         await send({"type": "http.response.body", "body": frame(answer, call.encoding)})
@@ -167,7 +166,5 @@ class HotApp:
 
 
 async def _fail(error: EarshotError, send: Send) -> None:
-    """An answer of nothing but a status, which gRPC calls trailers-only: it travels in the headers."""
-    headers = [*_HEADERS, *status_trailers(error)]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": 200, "headers": failure_headers(error)})
     await send({"type": "http.response.body", "body": b""})

@@ -11,6 +11,7 @@ longer and is all there is to do.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
@@ -21,9 +22,11 @@ from earshot.errors import ResourceExhausted
 from ..pace import SHORTEST_RETRY_SECONDS, Pace
 from .batch_size import BatchSize
 from .cost import Cost
-from .lanes import Entry, Lanes
+from .lanes import Entry, Lanes, Promise
 
 __all__ = ["Batcher"]
+
+log = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
@@ -75,7 +78,24 @@ class Batcher(Generic[Key, Item, Result]):
     def submit(
         self, lane: Hashable, key: Key, item: Item, deadline: float | None = None, *, weight: int = 1
     ) -> asyncio.Future[Result]:
-        """A future of the item's result; cancel it to drop the item. `deadline` is a `time.monotonic()`.
+        """A future of the item's result; cancel it to drop the item. Else as `put`."""
+        # Asked for once: before Python 3.12 it is a system call.
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self.put(future, lane, key, item, deadline, weight=weight)
+        return future
+
+    def put(
+        self,
+        promise: Promise[Result],
+        lane: Hashable,
+        key: Key,
+        item: Item,
+        deadline: float | None = None,
+        *,
+        weight: int = 1,
+    ) -> None:
+        """The item's result goes into `promise`, at the latest by `deadline`, a `time.monotonic()`.
 
         Raises ResourceExhausted at once where as many wait in this lane as may, or so many that the
         deadline would pass in the queue: work for an answer that comes too late is taken from the others.
@@ -95,15 +115,12 @@ class Batcher(Generic[Key, Item, Result]):
                 "try again in a moment",
                 retry_after=max(wait, SHORTEST_RETRY_SECONDS),
             )
-        # Asked for once: before Python 3.12 it is a system call.
-        loop = self._loop = self._loop or asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        lanes.add(lane, key, Entry(item, future, deadline, weight))
+        lanes.add(lane, key, Entry(item, promise, deadline, weight))
         if not self._flush_is_due and (is_cheap or self._free):
             # Not at once: what else arrived in this turn of the loop comes along.
             self._flush_is_due = True
+            loop = self._loop = self._loop or asyncio.get_running_loop()
             loop.call_soon(self._flush)
-        return future
 
     def waiting(self) -> dict[Hashable, int]:
         """How much waits in each lane. May be called from any thread."""
@@ -230,9 +247,12 @@ class Batcher(Generic[Key, Item, Result]):
 
     def _deliver(self, batch: list[Entry[Item, Result]], outcomes: Sequence[Result | BaseException]) -> None:
         for entry, outcome in zip(batch, outcomes, strict=True):
-            if entry.future.done():
+            if entry.promise.done():
                 continue
-            if isinstance(outcome, BaseException):
-                entry.future.set_exception(outcome)
-            else:
-                entry.future.set_result(outcome)
+            try:
+                if isinstance(outcome, BaseException):
+                    entry.promise.set_exception(outcome)
+                else:
+                    entry.promise.set_result(outcome)
+            except Exception:  # the others' outcomes are not its business
+                log.exception("an outcome could not be delivered")

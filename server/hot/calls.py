@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from earshot.errors import DeadlineExceeded, EarshotError, InvalidArgument
 
@@ -16,7 +16,7 @@ from ..deadline import deadline_of
 from .asgi import Message, Receive, uncancelled
 from .framing import MessageReader, unframe
 
-__all__ = ["Call", "Vanished", "Watch"]
+__all__ = ["Call", "Vanished", "Watch", "Watched"]
 
 Result = TypeVar("Result")
 
@@ -145,11 +145,26 @@ class Call:
             self._pending = None  # nothing to read any more: ask again next time
 
 
+class Watched(Protocol):
+    """A call that may have to be ended before its answer."""
+
+    deadline: float | None
+    """A `time.monotonic()`."""
+    probe_at: float
+    """When to ask next."""
+
+    def end(self, failure: EarshotError | Vanished) -> None:
+        """Gives it up, for this reason."""
+
+    def probe(self) -> None:
+        """Asks whether the client is still there."""
+
+
 class Watch:
     """Looks at all running calls a few times a second."""
 
     def __init__(self) -> None:
-        self._calls: dict[Call, None] = {}
+        self._calls: dict[Watched, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -169,17 +184,26 @@ class Watch:
     def enter(self, call: Call) -> None:
         """From now on the running task may be cancelled, with `call.failure` as the reason."""
         # Asked for once: before Python 3.12 it is a system call.
-        loop = self._loop = self._loop or asyncio.get_running_loop()
-        call.task = asyncio.current_task(loop)
-        call.probe_at = time.monotonic() + TICK_SECONDS
-        self._calls[call] = None
-        if self._timer is None:
-            self._timer = loop.call_later(TICK_SECONDS, self._look)
+        self._loop = self._loop or asyncio.get_running_loop()
+        call.task = asyncio.current_task(self._loop)
+        self.add(call)
 
     def leave(self, call: Call) -> None:
         """The call is over; it is not cancelled any more."""
-        self._calls.pop(call, None)
+        self.discard(call)
         call.task = None
+
+    def add(self, call: Watched) -> None:
+        """From now on the call is looked at."""
+        call.probe_at = time.monotonic() + TICK_SECONDS
+        self._calls[call] = None
+        if self._timer is None:
+            self._loop = self._loop or asyncio.get_running_loop()
+            self._timer = self._loop.call_later(TICK_SECONDS, self._look)
+
+    def discard(self, call: Watched) -> None:
+        """The call is over."""
+        self._calls.pop(call, None)
 
     def end_all(self, failure: EarshotError) -> None:
         """Ends every running call."""

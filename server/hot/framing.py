@@ -16,9 +16,10 @@ from earshot.errors import EarshotError, InvalidArgument, ResourceExhausted, Uni
 from ..error_headers import error_metadata
 
 __all__ = [
-    "ACCEPT_ENCODING",
+    "GRPC_HEADERS",
     "OK_TRAILERS",
     "MessageReader",
+    "failure_headers",
     "frame",
     "is_grpc",
     "status_trailers",
@@ -33,8 +34,11 @@ MAX_MESSAGE_CHARACTERS = 1000  # a client takes 8 KiB of metadata by default; %X
 
 # The second argument of zlib.decompressobj: which container surrounds the deflated bytes.
 WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
-ACCEPT_ENCODING = (b"grpc-accept-encoding", b"identity,deflate,gzip")
 
+GRPC_HEADERS: Headers = [
+    (b"content-type", b"application/grpc"),
+    (b"grpc-accept-encoding", b"identity,deflate,gzip"),
+]
 OK_TRAILERS: Headers = [(b"grpc-status", b"0")]
 
 _CONTENT_TYPE = re.compile(rb"application/grpc(\+proto)?\s*(;.*)?")
@@ -54,6 +58,11 @@ def status_trailers(error: EarshotError) -> Headers:
     encoded = quote(message, safe=_PRINTABLE, errors="replace").encode("ascii")
     retry = [(name.encode(), value.encode()) for name, value in error_metadata(error)]
     return [(b"grpc-status", str(row_of(error).grpc).encode()), (b"grpc-message", encoded), *retry]
+
+
+def failure_headers(error: EarshotError) -> Headers:
+    """Of an answer of nothing but a status, which gRPC calls trailers-only: it travels in the headers."""
+    return [*GRPC_HEADERS, *status_trailers(error)]
 
 
 def frame(message: bytes, encoding: bytes = b"identity") -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 
 from earshot.errors import EarshotError, Internal, row_of
 
@@ -16,16 +16,17 @@ from ..refusal import forget_body
 from ..telemetry import CallRecord, Telemetry, current
 from .asgi import Application, Receive, Scope, Send, patient_receive, patient_send
 from .calls import Call, Vanished, Watch
+from .framing import Headers
 from .search import Check, Searcher
 
-__all__ = ["HotHttp"]
+__all__ = ["HotHttp", "json_answer", "json_failure", "searched"]
 
 Search = Callable[[str, bytes, CallRecord, Check], Awaitable[bytes]]
 
 log = logging.getLogger(__name__)
 
 _PREFIX = "/v1/indexes/"
-_JSON = [(b"content-type", b"application/json")]
+_JSON = (b"content-type", b"application/json")
 
 
 class HotHttp:
@@ -57,16 +58,15 @@ class HotHttp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it. Raises Vanished where the client went away."""
         path = scope["path"]
-        if scope["method"] == "POST" and path.startswith(_PREFIX):
-            name, _, verb = path[len(_PREFIX) :].rpartition(":")
-            if verb in self._searches and "/" not in name:
-                method, search = self._searches[verb]
-                headers = dict(scope["headers"])
-                with self._telemetry.begin("http", method, headers) as record:
-                    await self._search(name, search, record, scope, headers, receive, send)
-                return
+        name, verb = searched(scope["method"], path)
+        if verb in self._searches:
+            method, search = self._searches[verb]
+            headers = dict(scope["headers"])
+            with self._telemetry.begin("http", method, headers) as record:
+                await self._search(name, search, record, scope, headers, receive, send)
+            return
         if self.is_draining and path == "/readyz":
-            await _respond(send, 503, encode({"status": "draining"}))
+            await _respond(send, *json_answer(encode({"status": "draining"}), 503))
             return
         await self._http(scope, patient_receive(receive), patient_send(send))
 
@@ -96,24 +96,38 @@ class HotHttp:
             )
         except EarshotError as error:
             record.error = error
-            await _respond_error(send, error)
+            await _respond(send, *json_failure(error))
         except (asyncio.CancelledError, Vanished):
             raise
         except Exception:
             with current(record):
                 log.exception("a request failed in a way that was not foreseen")
             record.error = Internal("internal error; the server's log has the cause")
-            await _respond_error(send, record.error)
+            await _respond(send, *json_failure(record.error))
         else:
-            await _respond(send, 200, answer)
+            await _respond(send, *json_answer(answer))
 
 
-async def _respond_error(send: Send, error: EarshotError) -> None:
+def searched(verb: str, path: str) -> tuple[str, str]:
+    """The index and the method, as `search`, that an HTTP request may be for; empty where it is for none."""
+    if verb != "POST" or not path.startswith(_PREFIX):
+        return "", ""
+    name, _, method = path[len(_PREFIX) :].rpartition(":")
+    return ("", "") if "/" in name else (name, method)
+
+
+def json_answer(body: bytes, status: int = 200) -> tuple[int, Headers, bytes]:
+    """Status, headers and body of an answer."""
+    return status, [_JSON, (b"content-length", b"%d" % len(body))], body
+
+
+def json_failure(error: EarshotError) -> tuple[int, Headers, bytes]:
+    """The same of an error."""
+    status, headers, body = json_answer(error_body(error), row_of(error).http)
     more = [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
-    await _respond(send, row_of(error).http, error_body(error), more)
+    return status, headers + more, body
 
 
-async def _respond(send: Send, status: int, body: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
-    headers = [*_JSON, (b"content-length", str(len(body)).encode()), *more]
+async def _respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from earshot.errors import DeadlineExceeded
 
-__all__ = ["Entry", "Lanes"]
+__all__ = ["Entry", "Lanes", "Promise"]
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Awaited = TypeVar("Awaited", contravariant=True)
+
+
+class Promise(Protocol[Awaited]):
+    """What a result is put into, such as a future. Its methods do not raise."""
+
+    def done(self) -> bool:
+        """Whether nobody wants the result any more."""
+
+    def set_result(self, result: Awaited, /) -> None:
+        """Here it is."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """There is none, for this reason."""
 
 
 class Entry(Generic[Item, Result]):
-    """An item, how much it weighs, its future result, and until when, by `time.monotonic()`, it is wanted."""
+    """An item, its weight, where its result goes, and until when, by `time.monotonic()`, it is wanted."""
 
-    __slots__ = ("deadline", "future", "item", "weight")
+    __slots__ = ("deadline", "item", "promise", "weight")
 
-    def __init__(
-        self, item: Item, future: asyncio.Future[Result], deadline: float | None, weight: int
-    ) -> None:
+    def __init__(self, item: Item, promise: Promise[Result], deadline: float | None, weight: int) -> None:
         self.item = item
         self.weight = weight
-        self.future = future
+        self.promise = promise
         self.deadline = deadline
 
 
@@ -90,10 +101,10 @@ class Lanes(Generic[Key, Item, Result]):
         while queue and (queue[0].weight <= room or not batch):
             entry = queue.popleft()
             lane.waiting -= entry.weight
-            if entry.future.done():
+            if entry.promise.done():
                 continue
             if entry.deadline is not None and now >= entry.deadline:
-                entry.future.set_exception(DeadlineExceeded("the deadline passed while the request waited"))
+                entry.promise.set_exception(DeadlineExceeded("the deadline passed while the request waited"))
                 continue
             batch.append(entry)
             room -= entry.weight

@@ -35,6 +35,7 @@ from .cost import Cost, Costs
 from .decode import UsualRequests, Vectors, options_of_batch, options_of_search, split
 from .decode_json import options_of_json, split_json
 from .encode import AnswerEncoder, JsonAnswers, ProtobufAnswers
+from .lanes import Promise
 
 __all__ = ["MAX_BATCH", "Key", "Searcher"]
 
@@ -170,7 +171,7 @@ class Searcher:
 
     async def search_json(self, name: str, body: bytes, record: CallRecord, check: Check) -> bytes:
         """The answer to a search of the index `name` as JSON, if `check` allows it. Raises as `search`."""
-        usual = self._usual_json.find(split_json(name, body))
+        usual = self.usual_json(name, body)
         if usual is not None:  # one query, of the index in the path: nothing that is not checked by now
             return (await self.submit(*usual, record))[0]
         request = structs.replace(decode(body, messages.SearchRequest), index=name)
@@ -186,6 +187,10 @@ class Searcher:
     def usual(self, data: bytes) -> tuple[Key, Vectors] | None:
         """The key and the vector of a `SearchRequest` of the usual layout, else None."""
         return self._usual.find_in(data)
+
+    def usual_json(self, name: str, body: bytes) -> tuple[Key, Vectors] | None:
+        """The same of a search of the index `name` as JSON."""
+        return self._usual_json.find(split_json(name, body))
 
     async def search_in_pieces(self, data: bytes, record: CallRecord) -> Sequence[bytes]:
         """The answer to a `SearchRequest` of any layout, in one piece. Raises as `search`."""
@@ -267,10 +272,13 @@ class Searcher:
 
     def submit(self, key: Key, queries: Vectors, record: CallRecord) -> asyncio.Future[Sequence[bytes]]:
         """The answers to at most `MAX_TOGETHER` queries to come. Raises ResourceExhausted."""
-        served, (data, number) = key.plan.served, queries
-        record.index, record.version, record.queries = served.name, served.version, number
-        item = _Item(data, number, record, time.perf_counter())
-        return self._searches.submit(served.name, key, item, record.deadline, weight=number)
+        item = _item(key, queries, record)
+        return self._searches.submit(record.index, key, item, record.deadline, weight=queries.number)
+
+    def put(self, promise: Promise[Sequence[bytes]], key: Key, queries: Vectors, record: CallRecord) -> None:
+        """The same into a promise."""
+        item = _item(key, queries, record)
+        self._searches.put(promise, record.index, key, item, record.deadline, weight=queries.number)
 
     async def _embedded(self, served: ServedIndex, texts: Sequence[str], record: CallRecord) -> Floats:
         submitted = time.perf_counter()
@@ -291,6 +299,12 @@ class Searcher:
     async def _off_loop(self, record: CallRecord, function: Callable[..., Result], *arguments: Any) -> Result:
         with current(record):
             return await self._workers.run(function, *arguments)
+
+
+def _item(key: Key, queries: Vectors, record: CallRecord) -> _Item:
+    served, (data, number) = key.plan.served, queries
+    record.index, record.version, record.queries = served.name, served.version, number
+    return _Item(data, number, record, time.perf_counter())
 
 
 def _search(key: Key, items: Sequence[_Item]) -> list[Sequence[bytes]]:

@@ -42,6 +42,7 @@ from .search import Searcher
 from .standard import HEALTH_SERVICE, REFLECTION_SERVICES, Health, Reflection
 from .stream import StreamSearches
 from .updates import Updater
+from .whole import WholeSearches
 
 __all__ = ["HotServer"]
 
@@ -56,6 +57,7 @@ class HotServer:
 
     Attributes:
         app: Answers every call.
+        whole: Answers, for listeners that can ask it, searches that came in one piece.
         calls: Those that are being answered.
     """
 
@@ -137,6 +139,7 @@ class HotServer:
         calls = HttpCalls(http, self.telemetry, guard)
         self.http = HotHttp(searcher, calls, *shared, **limits)
         self.app = HotApp(unary, streaming, self.http, *shared, **limits)
+        self.whole = WholeSearches(searcher, *shared, **limits)
 
     async def start(self) -> None:
         """Opens the indexes, and begins what happens in the background."""

@@ -38,7 +38,8 @@ class CallRecord:
     Times are of `time.perf_counter()`, the deadline of `time.monotonic()`. `headers` have lower-case names.
     `error` may be set by whoever turned it into an answer. `method` is the RPC's short name, also where it
     came as HTTP; `index` stays empty until the index is known to exist: what clients make up never becomes
-    a metric's label. `calls` is how many calls it stands for, where several are done as one.
+    a metric's label. `calls` is how many calls it stands for, where several are done as one. `given_id` is
+    the id that the answer will have, where that is settled.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class CallRecord:
         "deadline",
         "ended",
         "error",
+        "given_id",
         "headers",
         "index",
         "method",
@@ -71,6 +73,7 @@ class CallRecord:
         self.method = method
         self.headers = headers
         self._request_id = ""
+        self.given_id = b""
         self.started = time.perf_counter()
         self.deadline: float | None = None
         self.index = ""
@@ -86,7 +89,7 @@ class CallRecord:
     def request_id(self) -> str:
         """The caller's own where it may stand in a log, else one that is made when it is first asked for."""
         if not self._request_id:
-            given = self.headers.get(REQUEST_ID, b"")
+            given = self.given_id or self.headers.get(REQUEST_ID, b"")
             fits = _FIT_FOR_LOGS.fullmatch(given) is not None
             self._request_id = given.decode("ascii") if fits else f"{_PROCESS}-{next(_NUMBERS):x}"
         return self._request_id
@@ -104,6 +107,9 @@ class CallRecord:
     def __exit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end(raised)
+
+    def end(self, raised: BaseException | None = None) -> None:
         """The call is over, with its answer, or with what was raised."""
         if isinstance(raised, EarshotError):
             self.error = raised
@@ -118,10 +124,9 @@ class CallRecord:
     def end_with(self, future: asyncio.Future[Any]) -> None:
         """The call is over with this future, as with the end of the `with` block."""
         if future.cancelled():
-            self.__exit__(asyncio.CancelledError, asyncio.CancelledError(), None)
+            self.end(asyncio.CancelledError())
         else:
-            error = future.exception()
-            self.__exit__(None if error is None else type(error), error, None)
+            self.end(future.exception())
 
     def note(self, name: str, started: float, ended: float) -> None:
         """One of `STAGES`, from when to when; one that happens more than once counts in sum."""

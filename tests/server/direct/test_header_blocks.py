@@ -41,7 +41,7 @@ def test_requests_of_one_connection_mean_what_they_meant(
             encoder.header_table_size = sizes.pop()
         headers = kinds[kind % len(kinds)]
         block = encoder.encode([*POST, *headers], huffman=huffman)
-        scope, _ = reader.head(block).request()
+        scope = reader.head(block).scope(b"an-id")
         expected = [(b"host", b"here"), *as_bytes(headers)]
         assert [header for header in scope["headers"] if header[0] != b"x-request-id"] == expected
         assert (scope["method"], scope["path"]) == ("POST", "/x")
@@ -58,18 +58,20 @@ def test_a_block_is_unpacked_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_request_has_headers_and_an_id_of_its_own() -> None:
     reader, block = HeaderReader("http"), header_block(as_bytes(POST))
-    (one, first), (two, second) = (reader.head(block).request() for _ in range(2))
-    assert first != second
+    assert reader.head(block).request_id() != reader.head(block).request_id()
+    one, two = (reader.head(block).scope(b"an-id") for _ in range(2))
     one["headers"].append((b"x", b"y"))
     one["app"] = object()
     assert (b"x", b"y") not in two["headers"]
-    assert "app" not in reader.head(block).request()[0]
+    assert "app" not in reader.head(block).scope(b"an-id")
 
 
 @pytest.mark.parametrize(("given_id", "is_kept"), [("mine-1", True), ("x" * 129, False), ("a b", False)])
 def test_an_id_of_the_client_is_kept_where_a_log_may_hold_it(given_id: str, is_kept: bool) -> None:
     block = header_block(as_bytes([*POST, ("x-request-id", given_id)]))
-    scope, found = HeaderReader("http").head(block).request()
+    head = HeaderReader("http").head(block)
+    found = head.request_id()
+    scope = head.scope(found)
     assert (found == given_id.encode()) == is_kept
     assert [value for name, value in scope["headers"] if name == b"x-request-id"] == [found]
 

@@ -140,9 +140,18 @@ async def test_calls_that_were_given_up_and_run_on_count_too() -> None:
     wire = Http2Wire(answer_never)
     refused = 0
     for number in range(MAX_RUNNING + 5):
-        wire.tell(wire.headers(2 * number + 1), f.reset(2 * number + 1, 8))
+        wire.tell(wire.headers(2 * number + 1))
+        wire.tell(f.reset(2 * number + 1, 8))
         refused += len(ends_of(await wire.heard()))
     assert refused == 5
+
+
+async def test_what_is_reset_in_the_same_piece_is_not_begun() -> None:
+    stuck = Stuck()
+    wire = Http2Wire(stuck)
+    wire.tell(wire.headers(1), f.reset(1, 8), wire.headers(3))
+    await settle()
+    assert stuck.begun == 1
 
 
 async def test_a_flood_of_resets_ends_the_connection() -> None:
@@ -151,7 +160,8 @@ async def test_a_flood_of_resets_ends_the_connection() -> None:
     for number in range(2 * BURST_OF_RESETS):
         if wire.transport.is_closed:
             break
-        wire.tell(wire.headers(2 * number + 1), f.reset(2 * number + 1, 8))
+        wire.tell(wire.headers(2 * number + 1))
+        wire.tell(f.reset(2 * number + 1, 8))
         await settle()
     assert ends_of(await wire.heard())[-1] == (0, f.Error.ENHANCE_YOUR_CALM)
     assert number >= BURST_OF_RESETS
