@@ -33,6 +33,7 @@ Frame = tuple[int, int, int, bytes]
 MAX_FRAGMENTS = 16  # of one request's headers
 
 _SIZES = {PRIORITY: 5, RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
+_USUAL = {DATA, HEADERS}
 _OF_A_STREAM = {DATA, HEADERS, PRIORITY, RST_STREAM, CONTINUATION}
 _OF_THE_CONNECTION = {SETTINGS, PING, GOAWAY}
 
@@ -77,7 +78,8 @@ class FrameReader:
                 break
             at = start + size
             number &= MAX_WINDOW
-            _check(kind, size, number)
+            if kind not in _USUAL or not number:
+                _check(kind, size, number)
             found = kind, flags, number, data[start:at]
             if kind == DATA and self._block is None:
                 yield found

@@ -56,6 +56,7 @@ FRAME_BYTES = 1 << 14  # the largest payload that everybody takes, and that we t
 INITIAL_WINDOW = (1 << 16) - 1
 MAX_WINDOW = (1 << 31) - 1
 
+_pack = Struct(">xHBBI").pack  # the same of what we send, at most FRAME_BYTES
 _SETTING = Struct(">HI")
 _NUMBER = Struct(">I")
 _NUMBERS = Struct(">II")
@@ -104,8 +105,7 @@ class StreamFault(Exception):
 
 def frame(kind: int, flags: int, stream: int, payload: bytes | memoryview = b"") -> bytes:
     """One frame; the payload has at most `FRAME_BYTES`."""
-    size = len(payload)
-    return HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream) + payload
+    return _pack(len(payload), kind, flags, stream) + payload
 
 
 def data_frames(stream: int, body: bytes | memoryview, *, end: bool) -> bytes:

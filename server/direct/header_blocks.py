@@ -96,15 +96,15 @@ def answer_block(status: int, headers: Iterable[tuple[bytes, bytes]], request_id
 
     Raises as `header_block`.
     """
-    block, has_id = _answer_block(status, tuple(headers))
-    dated = block + _DATE + _string(http_date())
-    return dated if has_id else dated + _ID + _string(request_id)
+    block, has_id = _dated_block(status, tuple(headers), http_date())
+    return block if has_id else block + _ID + _string(request_id)
 
 
 @lru_cache(_REMEMBERED)
-def _answer_block(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> tuple[bytes, bool]:
+def _dated_block(status: int, headers: tuple[tuple[bytes, bytes], ...], date: bytes) -> tuple[bytes, bool]:
     line = _STATUS_200 if status == 200 else _STATUS + b"%03d" % status
-    return line + header_block(headers), any(name == REQUEST_ID for name, _ in headers)
+    block = line + header_block(headers) + _DATE + _string(date)
+    return block, any(name == REQUEST_ID for name, _ in headers)
 
 
 def trailer_block(trailers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -128,7 +128,7 @@ def header_block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 def _string(text: bytes) -> bytes:
     size = len(text)
     if size < 127:
-        return bytes((size,)) + text
+        return _BYTES[size] + text
     size -= 127
     prefix = bytearray((127,))
     while size >= 128:
@@ -138,6 +138,7 @@ def _string(text: bytes) -> bytes:
     return bytes(prefix) + text
 
 
+_BYTES = [bytes((size,)) for size in range(127)]
 _UNCLEAN = frozenset(b"\r\n\0")
 _DATE = b"\x0f\x12"  # its name is in the static table
 _ID = b"\x00" + _string(REQUEST_ID)

@@ -59,7 +59,6 @@ MAX_RUNNING = 2 * MAX_STREAMS
 CONNECTION_WINDOW = 16 << 20
 RESETS_A_SECOND, BURST_OF_RESETS = 33.0, 1_000
 """By a client; more look like a flood (CVE-2023-44487). The numbers are nghttp2's."""
-MAX_UNHEARD = 1_000  # answers to pings and the like that a peer asks for and does not read
 HEAD_SECONDS = 10.0  # from a head's first byte to its last
 
 
@@ -101,7 +100,6 @@ class Http2Connection(asyncio.Protocol):
         self._peer_window = INITIAL_WINDOW
         self._credit = CONNECTION_WINDOW
         self._consumed = 0
-        self._unheard = 0
         self._resets = Bucket(RESETS_A_SECOND, BURST_OF_RESETS)
         self._is_leaving = self._is_ending = False
         self._closing = Closing()
@@ -156,10 +154,15 @@ class Http2Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The socket is full."""
         self.is_full = True
+        # Who does not read what was asked for asks no more: answers would heap up here.
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """It takes more."""
-        self.is_full, self._unheard = False, 0
+        self.is_full = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
         for stream in list(self._streams.values()):
             stream.can_write()
 
@@ -222,8 +225,9 @@ class Http2Connection(asyncio.Protocol):
         """Its answer is complete."""
         if self._streams.pop(stream.number, None) is not None:
             self._waiting.pop(stream.number, None)
-            if ending := stream.end_request():
-                self.write(ending)
+            if not stream.has_ended:
+                # It still sends what nobody reads any more; RFC 9113, section 8.1.
+                self.write(reset(stream.number, Error.NO_ERROR))
             stream.lose()
             if self._is_leaving:
                 self._close_when_done()
@@ -289,10 +293,8 @@ class Http2Connection(asyncio.Protocol):
     def _call_begun(self) -> None:
         """Only now, for what has come whole may go without a task."""
         begun, self._begun = self._begun, []
-        # Of a client that does not read, answers wait in tasks, of which there may be so many.
-        whole = None if self.is_full else self._whole
         for stream in begun:
-            if stream.is_gone or (stream.has_ended and whole is not None and stream.begin(whole)):
+            if stream.is_gone or (stream.has_ended and self._whole is not None and stream.begin(self._whole)):
                 continue
             scope = stream.head.scope(stream.request_id)
             stream.task = self._loop.create_task(self._call(stream, scope))
@@ -338,12 +340,12 @@ class Http2Connection(asyncio.Protocol):
                     if stream.window > MAX_WINDOW:
                         raise ConnectionFault(Error.FLOW_CONTROL_ERROR, "a window is too large")
                 self._peer_window = value
-        self._answer(frame(SETTINGS, ACK, 0))
+        self.write(frame(SETTINGS, ACK, 0))
         self._pump()
 
     def _on_ping(self, number: int, flags: int, payload: bytes) -> None:
         if not flags & ACK:
-            self._answer(frame(PING, ACK, 0, payload))
+            self.write(frame(PING, ACK, 0, payload))
 
     def _on_window(self, number: int, flags: int, payload: bytes) -> None:
         size = int.from_bytes(payload, "big") & MAX_WINDOW
@@ -377,20 +379,11 @@ class Http2Connection(asyncio.Protocol):
             if not stream.pump():
                 self._waiting[number] = stream  # behind the others, so that all get their share
 
-    def _answer(self, data: bytes) -> None:
-        """What a peer asks for and need not read: only so much of it is kept."""
-        if self.is_full:
-            self._unheard += 1
-            if self._unheard > MAX_UNHEARD:
-                self.abort()
-                return
-        self.write(data)
-
     def _refuse(self, stream: Stream, code: int) -> None:
         """Ends one stream for something that is wrong with it."""
         if self._streams.pop(stream.number, None) is not None:
             self._waiting.pop(stream.number, None)
-            self._answer(reset(stream.number, code))
+            self.write(reset(stream.number, code))
             stream.lose()
             if self._is_leaving:
                 self._close_when_done()

@@ -19,7 +19,6 @@ from .frames import (
     Error,
     data_frames,
     frame,
-    reset,
     window_update,
 )
 from .header_blocks import answer_block, trailer_block
@@ -96,8 +95,9 @@ class Stream(RequestBody):
         """As `RequestBody.lose`; what was not read counts as read, and what was not sent is forgotten."""
         if self.is_gone:
             return
-        self._connection.consumed(self.size)
-        self.size = 0
+        if self.size:
+            self._connection.consumed(self.size)
+            self.size = 0
         self._queue.clear()
         super().lose()
         self._can_write()
@@ -251,10 +251,6 @@ class Stream(RequestBody):
         self.has_answered = True
         if not self._queue:
             self._connection.forget(self)
-
-    def end_request(self) -> bytes:
-        """What tells a client that still sends that nobody reads it any more; RFC 9113, section 8.1."""
-        return b"" if self.has_ended else reset(self.number, Error.NO_ERROR)
 
     async def _until_sent(self) -> None:
         while (self._queue or self._connection.is_full) and not self.is_gone:

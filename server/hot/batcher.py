@@ -103,11 +103,28 @@ class Batcher(Generic[Key, Item, Result]):
         cost = self._cost_of(key)
         # A whole batch is worth the way to another thread: the loop reads the next one meanwhile.
         is_cheap = cost is not None and weight <= cost.room and weight < self._max_batch
-        lanes, pace = (self._cheap, self._cheap_pace) if is_cheap else (self._dear, self._dear_pace)
+        lanes, others = (self._cheap, self._dear) if is_cheap else (self._dear, self._cheap)
+        if lanes or others:
+            self._check_room(lane, lanes, others, deadline)
+        lanes.add(lane, key, Entry(item, promise, deadline, weight))
+        if not self._flush_is_due and (is_cheap or self._free):
+            # Not at once: what else arrived in this turn of the loop comes along.
+            self._flush_is_due = True
+            loop = self._loop = self._loop or asyncio.get_running_loop()
+            loop.call_soon(self._flush)
+
+    def _check_room(
+        self,
+        lane: Hashable,
+        lanes: Lanes[Key, Item, Result],
+        others: Lanes[Key, Item, Result],
+        deadline: float | None,
+    ) -> None:
         waiting = lanes.waiting(lane)
         # The lanes that wait share the engine.
         ahead = waiting * len(lanes)
-        waiting += (self._dear if is_cheap else self._cheap).waiting(lane)
+        waiting += others.waiting(lane)
+        pace = self._cheap_pace if lanes is self._cheap else self._dear_pace
         if waiting >= self._max_waiting or (deadline is not None and pace.is_too_slow(ahead, deadline)):
             wait = pace.seconds(ahead)
             raise ResourceExhausted(
@@ -115,12 +132,6 @@ class Batcher(Generic[Key, Item, Result]):
                 "try again in a moment",
                 retry_after=max(wait, SHORTEST_RETRY_SECONDS),
             )
-        lanes.add(lane, key, Entry(item, promise, deadline, weight))
-        if not self._flush_is_due and (is_cheap or self._free):
-            # Not at once: what else arrived in this turn of the loop comes along.
-            self._flush_is_due = True
-            loop = self._loop = self._loop or asyncio.get_running_loop()
-            loop.call_soon(self._flush)
 
     def waiting(self) -> dict[Hashable, int]:
         """How much waits in each lane. May be called from any thread."""

@@ -48,7 +48,8 @@ class Telemetry:
 
         Then the event loop itself is what is too slow, and reading another request would slow it further.
         """
-        if sum(self.metrics.in_flight.values()) > self._max_in_flight:
+        in_flight = self.metrics.in_flight
+        if in_flight["grpc"] + in_flight["http"] > self._max_in_flight:
             raise ResourceExhausted(
                 "the server has more to do than it can; try again in a moment", retry_after=RETRY_SECONDS
             )

@@ -41,6 +41,9 @@ class Transport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self.left
 
+    def is_closing(self) -> bool:
+        return self.is_closed
+
     def pause_reading(self) -> None:
         self.is_paused = True
 
@@ -57,10 +60,10 @@ async def settle() -> None:
 class Http2Wire:
     """A client that writes its frames by hand."""
 
-    def __init__(self, app: Application, *, begin: bool = True) -> None:
+    def __init__(self, app: Application, *, begin: bool = True, whole: Any = None) -> None:
         self.transport = Transport()
         self.lost = 0
-        self.connection = Http2Connection(app, "http", self._lose)
+        self.connection = Http2Connection(app, "http", self._lose, whole)
         self.connection.connection_made(self.transport)
         self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
         self._read = 0
@@ -115,10 +118,10 @@ class Http2Wire:
 class Http1Wire:
     """A client that writes its requests by hand."""
 
-    def __init__(self, app: Application) -> None:
+    def __init__(self, app: Application, *, whole: Any = None) -> None:
         self.transport = Transport()
         self.lost = 0
-        self.connection = Http1Connection(app, "http", self._lose)
+        self.connection = Http1Connection(app, "http", self._lose, whole)
         self.connection.connection_made(self.transport)
         self._read = 0
 
