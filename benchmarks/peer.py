@@ -49,7 +49,7 @@ def ladder(low: int, high: int) -> list[int]:
     """Settings from low to high, each about a tenth above the one before."""
     steps = [low]
     while steps[-1] < high:
-        steps.append(max(steps[-1] + 1, round(1.1 * steps[-1])))
+        steps.append(min(max(steps[-1] + 1, round(1.1 * steps[-1])), high))
     return steps
 
 

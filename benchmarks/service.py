@@ -116,13 +116,10 @@ class Raw:
 
 
 @contextmanager
-def server(transport: str, data_dir: Path) -> Iterator[tuple[int, Addresses]]:
-    """A server in its own process: its process id and addresses."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.service", "--serve", transport, "--data-dir", str(data_dir)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def server(transport: str, data_dir: Path, workers: int = 1) -> Iterator[tuple[int, Addresses]]:
+    """A server in its own process, or several: its process id and addresses."""
+    command = [sys.executable, "-m", "benchmarks.service", "--serve", transport, "--data-dir", str(data_dir)]
+    process = subprocess.Popen([*command, "--workers", str(workers)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield process.pid, Addresses(**json.loads(process.stdout.readline()))
@@ -132,11 +129,12 @@ def server(transport: str, data_dir: Path) -> Iterator[tuple[int, Addresses]]:
         process.stdout.close()
 
 
-def run_server(transport: str, data_dir: Path) -> None:
+def run_server(transport: str, data_dir: Path, workers: int) -> None:
     """The server's process."""
     settings = load_settings(
         data_dir=data_dir,
         transport=transport,
+        workers=workers,
         port=0,
         grpc_port=0,
         compact_updates=0,  # nothing else at work
@@ -178,7 +176,13 @@ def requests_of(queries: Floats) -> list[Asked]:
 
 
 def measure(
-    transport: str, data_dir: Path, queries: Floats, in_flights: Sequence[int], turns: int, raw: Raw
+    transport: str,
+    data_dir: Path,
+    queries: Floats,
+    in_flights: Sequence[int],
+    turns: int,
+    raw: Raw,
+    workers: int,
 ) -> list[Result]:
     """Every request at every number in flight, against one server."""
     has_h2load = shutil.which("h2load") is not None
@@ -186,7 +190,7 @@ def measure(
     # The warm-up costs CPU too, so the time is spread over what ran in it as well.
     ran = SECONDS + (0.5 if has_h2load else 0)
     results: list[Result] = []
-    with server(transport, data_dir) as (pid, addresses):
+    with server(transport, data_dir, workers) as (pid, addresses):
         bare, *requests = requests_of(queries)
 
         def turn(asked: Asked, in_flight: int) -> tuple[float, ...]:
@@ -218,11 +222,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows here too")
     parser.add_argument("--transports", nargs="+", default=["portable", "envoy", "direct"])
     parser.add_argument("--in-flight", type=int, nargs="+", help="only so many calls at a time")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the server")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--data-dir", type=Path, help="keep the index here, and use it where it is")
     options = parser.parse_args()
     if options.serve:
-        run_server(options.serve, options.data_dir)
+        run_server(options.serve, options.data_dir, options.workers)
     else:
         with tempfile.TemporaryDirectory() as folder:
             compare(options, options.data_dir or Path(folder))
@@ -245,10 +250,11 @@ def compare(options: argparse.Namespace, data_dir: Path) -> None:
     results = [
         result
         for transport in transports
-        for result in measure(transport, data_dir, queries, in_flights, turns, raw)
+        for result in measure(transport, data_dir, queries, in_flights, turns, raw, options.workers)
     ]
     cores = len(os.sched_getaffinity(0))
-    console.print(f"{len(index):,} × {DIMENSIONS}, k = {K}, {cores} cores")
+    served_by = f"{options.workers} workers" if options.workers > 1 else "one worker"
+    console.print(f"{len(index):,} × {DIMENSIONS}, k = {K}, {cores} cores, {served_by}")
     for transport in transports:
         console.print(_table(transport, [row for row in results if row.transport == transport]))
     if options.json:

@@ -39,6 +39,11 @@ def _before_response(size: int) -> bytes:
     return tag(_RESPONSES, LENGTH_DELIMITED) + varint(size)
 
 
+@lru_cache(maxsize=64)
+def _version_field(name: str, version: str) -> bytes:
+    return field(_FIELDS["index_version"].number, version_name(name, version).encode())
+
+
 class ProtobufAnswers:
     """`SearchResponse` messages."""
 
@@ -58,8 +63,8 @@ class ProtobufAnswers:
         parts = [b""] * (2 * len(pieces))
         parts[::2] = pieces
         parts[1::2] = pairs.view(f"V{_PAIR.itemsize}").ravel().tolist()
-        version = version_name(plan.served.name, plan.served.version).encode()
-        tail = field(_FIELDS["index_version"].number, version) + self._duration("search_duration", seconds)
+        tail = _version_field(plan.served.name, plan.served.version)
+        tail += self._duration("search_duration", seconds)
         if found.sequence:
             tail += bytes([_FIELDS["sequence"].number << 3]) + varint(found.sequence)
         return [b"".join(one) + tail for one in _per_query(parts, found, counts)]
