@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..hot.asgi import Message
 from ..hot.framing import Headers
-from ..hot.whole import WholeSearches
 from ..telemetry import REQUEST_ID
-from .body import RequestBody
-from .requests import Head, http_date
+from .heads import Head, http_date
+from .request import Request
 
 if TYPE_CHECKING:
     from .http1 import Http1Connection
@@ -21,12 +20,10 @@ __all__ = ["Exchange"]
 BODYLESS = {204, 304}
 
 
-class Exchange(RequestBody):
+class Exchange(Request):
     """One request and its answer: `receive` and `send` of one ASGI call.
 
     Attributes:
-        head: What it says of itself; None where that could not be read.
-        request_id: What the answer says of itself.
         has_begun: It is being answered, or was.
         keeps: The connection stays open after it.
     """
@@ -41,50 +38,35 @@ class Exchange(RequestBody):
         "has_answered",
         "has_begun",
         "has_started",
-        "head",
         "keeps",
-        "request_id",
         "task",
     )
 
     def __init__(self, connection: Http1Connection, head: Head | None = None, version: str = "1.1") -> None:
-        super().__init__()
+        super().__init__(head)
         self._connection = connection
         self._start: Message | None = None
         self._is_chunked = False
         self._version = version
         self._is_bodyless = head is not None and head.is_head
         self._wants_continue = head is not None and head.wants_continue
-        self.head = head
-        self.request_id = b"" if head is None else head.request_id()
         self.has_begun = self.has_started = self.has_answered = False
         self.keeps = True
         self.task: asyncio.Task[Any] | None = None
 
     async def receive(self) -> Message:
-        """As `RequestBody.receive`; a client that asks first is told to send."""
+        """As `Request.receive`; a client that asks first is told to send."""
         if self._wants_continue and not self.has_started:
             self._wants_continue = False
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return await super().receive()
 
     def read(self, count: int) -> None:
-        """As `RequestBody.read`."""
+        """As `Request.read`."""
         self._connection.consumed(count)
 
-    def begin(self, whole: WholeSearches) -> bool:
-        """Whether it goes without a task."""
-        route = None if self.head is None else self.head.route(whole)
-        if route is None:
-            return False
-        self.call = whole.begin(route, self.waiting, self)
-        if self.call is None:
-            return False
-        self.take_all()
-        return True
-
     def reply(self, status: int, headers: Headers, body: bytes, trailers: Headers | None = None) -> None:
-        """As `Reply.reply`; HTTP/1.1 has no trailers here."""
+        """As `Request.reply`; HTTP/1.1 has no trailers here."""
         self._start = {"status": status, "headers": headers}
         self.answer(body, is_last=True)
 

@@ -10,7 +10,7 @@ import hpack
 from ..hot.framing import Headers
 from ..telemetry import REQUEST_ID
 from .frames import ConnectionFault, Error, StreamFault
-from .requests import Head, head_of, http_date
+from .heads import Head, head_of, http_date
 
 __all__ = ["MAX_BLOCK_BYTES", "HeaderReader", "answer_block", "header_block", "trailer_block"]
 

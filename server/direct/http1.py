@@ -16,8 +16,8 @@ from ..hot.whole import WholeSearches
 from ..limits import MAX_HEADER_BYTES
 from .closing import Closing
 from .exchange import Exchange
+from .heads import head_of
 from .refusals import refusal
-from .requests import head_of
 
 __all__ = ["Http1Connection"]
 
@@ -191,9 +191,9 @@ class Http1Connection(asyncio.Protocol):
         exchange.has_begun = True
         if exchange.head.problem is not None:
             exchange.refuse(*refusal(exchange.head.problem, []))
-        elif not (exchange.has_ended and self._whole is not None and exchange.begin(self._whole)):
-            scope = exchange.head.scope(exchange.request_id)
-            exchange.task = self._loop.create_task(self._app(scope, exchange.receive, exchange.send))
+        elif self._whole is None or not exchange.begin(self._whole):
+            call = self._app(exchange.scope(), exchange.receive, exchange.send)
+            exchange.task = self._loop.create_task(call)
             exchange.task.add_done_callback(lambda task: self._on_end(exchange, task))
 
     def _on_unparsed(self, data: bytes) -> None:

@@ -44,8 +44,8 @@ from .frames import (
     window_update,
 )
 from .header_blocks import MAX_BLOCK_BYTES, HeaderReader
+from .heads import Head
 from .refusals import refusal
-from .requests import Head
 from .stream import STREAM_WINDOW, Stream
 
 __all__ = ["Http2Connection"]
@@ -294,10 +294,9 @@ class Http2Connection(asyncio.Protocol):
         """Only now, for what has come whole may go without a task."""
         begun, self._begun = self._begun, []
         for stream in begun:
-            if stream.is_gone or (stream.has_ended and self._whole is not None and stream.begin(self._whole)):
+            if stream.is_gone or (self._whole is not None and stream.begin(self._whole)):
                 continue
-            scope = stream.head.scope(stream.request_id)
-            stream.task = self._loop.create_task(self._call(stream, scope))
+            stream.task = self._loop.create_task(self._call(stream, stream.scope()))
             self._running.add(stream)
 
     async def _call(self, stream: Stream, scope: Scope) -> None:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 from ..hot.asgi import Message
 from ..hot.framing import Headers
-from ..hot.whole import WholeSearches
-from .body import RequestBody
 from .frames import (
     DATA,
     END_HEADERS,
@@ -22,7 +20,8 @@ from .frames import (
     window_update,
 )
 from .header_blocks import answer_block, trailer_block
-from .requests import Head
+from .heads import Head
+from .request import Request
 
 if TYPE_CHECKING:
     from .http2 import Http2Connection
@@ -35,7 +34,7 @@ STREAM_WINDOW = 1 << 20
 _GONE = "the client is gone"
 
 
-class Stream(RequestBody):
+class Stream(Request):
     """`receive` and `send` of one ASGI call. Belongs to its connection.
 
     Attributes:
@@ -44,12 +43,12 @@ class Stream(RequestBody):
         window: Bytes that the client will still take.
         credit: Bytes that it may still send.
         expected: Bytes that it announced, where it did, less what came.
-        request_id: What the answer says of itself.
     """
 
     __slots__ = (
         "_connection",
         "_has_trailers",
+        "_is_bodyless",
         "_queue",
         "_read",
         "_start",
@@ -58,15 +57,13 @@ class Stream(RequestBody):
         "expected",
         "has_answered",
         "has_started",
-        "head",
         "number",
-        "request_id",
         "task",
         "window",
     )
 
     def __init__(self, connection: Http2Connection, number: int, window: int, head: Head) -> None:
-        super().__init__()
+        super().__init__(head)
         self._connection = connection
         self.number = number
         self.window = window
@@ -75,15 +72,14 @@ class Stream(RequestBody):
         self.task: asyncio.Task[None] | None = None
         self.has_started = self.has_answered = False
         self._read = 0
-        self.head = head
-        self.request_id = head.request_id()
+        self._is_bodyless = head.is_head
         self._start: Message | None = None
         self._has_trailers = False
         self._queue: deque[tuple[memoryview, bool] | bytes] = deque()  # bodies, and frames
         self._writable: asyncio.Future[None] | None = None
 
     def read(self, count: int) -> None:
-        """As `RequestBody.read`."""
+        """As `Request.read`."""
         self._connection.consumed(count)
         self._read += count
         if not self.has_ended and 2 * self._read >= STREAM_WINDOW:
@@ -92,7 +88,7 @@ class Stream(RequestBody):
             self._read = 0
 
     def lose(self) -> None:
-        """As `RequestBody.lose`; what was not read counts as read, and what was not sent is forgotten."""
+        """As `Request.lose`; what was not read counts as read, and what was not sent is forgotten."""
         if self.is_gone:
             return
         if self.size:
@@ -121,19 +117,8 @@ class Stream(RequestBody):
             self.end()
         return 0
 
-    def begin(self, whole: WholeSearches) -> bool:
-        """Whether it goes without a task."""
-        route = self.head.route(whole)
-        if route is None:
-            return False
-        self.call = whole.begin(route, self.waiting, self)
-        if self.call is None:
-            return False
-        self.take_all()
-        return True
-
     def reply(self, status: int, headers: Headers, body: bytes, trailers: Headers | None = None) -> None:
-        """As `Reply.reply`."""
+        """As `Request.reply`."""
         connection, size = self._connection, len(body)
         if trailers and size <= FRAME_BYTES and size <= self.window and size <= connection.window:
             self.window -= size
@@ -210,12 +195,12 @@ class Stream(RequestBody):
             self._has_trailers = bool(start.get("trailers", False))
             is_end = is_last and not self._has_trailers
             block = answer_block(start["status"], start.get("headers", ()), self.request_id)
-            if is_end and (self.head.is_head or not body):
+            if is_end and (self._is_bodyless or not body):
                 self._put(frame(HEADERS, END_HEADERS | END_STREAM, self.number, block))
                 self._finish()
                 return
             self._put(frame(HEADERS, END_HEADERS, self.number, block))
-        if self.head.is_head:
+        if self._is_bodyless:
             body = b""
         is_end = is_last and not self._has_trailers
         if body or is_end:

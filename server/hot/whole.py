@@ -104,7 +104,10 @@ class WholeSearches:
 
     def begin(self, route: Route, body: bytes, reply: Reply) -> WholeCall | None:
         """A call that will be answered; None where it must go the ordinary way."""
-        found = route.find(self._searcher, body, self._max_message_bytes)
+        try:
+            found = route.find(self._searcher, body, self._max_message_bytes)
+        except Exception:  # noqa: BLE001  # whatever it is, the ordinary way meets it too, and can tell
+            return None
         if found is None:
             return None
         record = self._telemetry.begin(route.protocol, "Search", route.headers)
@@ -117,8 +120,8 @@ class WholeSearches:
             route.check(admission, body)
             self.calls.add(call)
             self._searcher.put(call, *found, record)
-        except EarshotError as error:
-            call.end(error)
+        except Exception as error:  # noqa: BLE001  # it tells what was not foreseen
+            call.set_exception(error)
         return call
 
 
@@ -147,13 +150,13 @@ class WholeCall:
 
     def set_result(self, answers: Sequence[bytes], /) -> None:
         """As a future's: the answer, alone."""
-        if len(answers[0]) > self._searches.max_answer_bytes:
-            try:
-                checked_size(answers[0], self._searches.max_answer_bytes)
-            except EarshotError as error:
-                self.end(error)
-        elif self._is_first():
-            self._route.answer(self._reply, answers[0])
+        try:
+            answer = checked_size(answers[0], self._searches.max_answer_bytes)
+        except EarshotError as error:
+            self.end(error)
+            return
+        if self._is_first():
+            self._route.answer(self._reply, answer)
             self._record.end()
 
     def set_exception(self, exception: BaseException, /) -> None:
