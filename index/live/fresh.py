@@ -113,11 +113,7 @@ class Fresh:
         found = (scores >= least).ravel().nonzero()[0]
         place, query = np.divmod(found, count) if count > 1 else (found, np.zeros_like(found))
         hits = [(query, place + self.start, scores.ravel()[found])]
-        for segment in self.segments:
-            for number in range(count):
-                slots, values = segment.closer(queries[number], k, target, float(floors[number]))
-                if len(slots):
-                    hits.append((np.full(len(slots), number), slots, values))
+        hits += [segment.closer(queries, k, target, floors) for segment in self.segments]
         kept = [self._best(*each, count, k) for each in hits]
         query, slots = kept[0] if len(kept) == 1 else map(np.concatenate, zip(*kept, strict=True))
         alive = columns.died[slots] > self.sequence
