@@ -120,15 +120,15 @@ class Stream(Request):
     def reply(self, status: int, headers: Headers, body: bytes, trailers: Headers | None = None) -> None:
         """As `Request.reply`."""
         connection, size = self._connection, len(body)
-        if trailers and size <= FRAME_BYTES and size <= self.window and size <= connection.window:
+        if 0 < size <= FRAME_BYTES and size <= self.window and size <= connection.window:
             self.window -= size
             connection.window -= size
             block, number = answer_block(status, headers, self.request_id), self.number
-            connection.write(
-                frame(HEADERS, END_HEADERS, number, block)
-                + frame(DATA, 0, number, body)
-                + frame(HEADERS, END_HEADERS | END_STREAM, number, trailer_block(trailers))
-            )
+            said = frame(HEADERS, END_HEADERS, number, block)
+            said += frame(DATA, 0 if trailers else END_STREAM, number, body)
+            if trailers:
+                said += frame(HEADERS, END_HEADERS | END_STREAM, number, trailer_block(trailers))
+            connection.write(said)
             self._finish()
             return
         self._start = {"status": status, "headers": headers, "trailers": bool(trailers)}
