@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,14 @@ def raw_scann(index: Index) -> Raw:
     named = scann_ops_pybind.ScannSearcher(searcher.searcher, [str(row) for row in range(len(index))])
     prepared = np.asarray if engine._lift is None else engine._lift.queries
     return Raw(searcher.search, searcher.search_batched, engine.leaves, prepared, named)
+
+
+def raw_of_own_measure(index: Index, data: Dataset, raw: Raw) -> Raw:
+    """`raw`; where the index turns its measure into another, ScaNN built for it with the same parameters."""
+    engine = index._shard.engine
+    if not isinstance(engine, ScannEngine) or engine._lift is None:
+        return raw
+    return raw_build(data, engine.parameters, len(os.sched_getaffinity(0)))
 
 
 def raw_build(data: Dataset, parameters: ScannParameters, threads: int) -> Raw:
