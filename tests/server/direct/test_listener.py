@@ -13,6 +13,7 @@ import pytest
 from earshot.server.direct import frames as f
 from earshot.server.direct import listener as module
 from earshot.server.direct.header_blocks import header_block
+from earshot.server.direct.http2 import Http2Connection
 from earshot.server.direct.listener import Listener
 from earshot.server.run import listen
 
@@ -167,3 +168,38 @@ async def test_a_client_that_resets_its_connection_is_forgotten() -> None:
                 break
             await asyncio.sleep(0.01)
         assert len(listener) == 0
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": loop}) for loop in (False, True)])
+async def test_who_does_not_read_is_not_read_until_it_does() -> None:
+    calls = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal calls
+        calls += 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(1 << 18)})
+
+    block = header_block([(name.encode(), value.encode()) for name, value in POST])
+
+    def requests(first: int, count: int) -> bytes:
+        streams = range(2 * first + 1, 2 * (first + count), 2)
+        return b"".join(f.frame(f.HEADERS, f.END_HEADERS | f.END_STREAM, stream, block) for stream in streams)
+
+    async with asyncio.timeout(30), listening(app) as (listener, port):
+        reader, writer = await connect(port)
+        wide = f.setting(f.INITIAL_WINDOW_SIZE, f.MAX_WINDOW)
+        writer.write(f.PREFACE + f.frame(f.SETTINGS, 0, 0, wide))
+        writer.write(f.window_update(0, f.MAX_WINDOW - f.INITIAL_WINDOW) + requests(0, 90))
+        while not any(isinstance(it, Http2Connection) and it.is_full for it in listener._connections):
+            await asyncio.sleep(0.01)
+        writer.write(requests(90, 50))
+        await asyncio.sleep(0.3)
+        assert calls == 90
+        ended = 0
+        while ended < 140:
+            high, low, kind, flags, _ = f.HEADER.unpack(await reader.readexactly(f.HEADER.size))
+            await reader.readexactly(high << 8 | low)
+            ended += kind == f.DATA and bool(flags & f.END_STREAM)
+        assert calls == 140
+        writer.close()
