@@ -37,7 +37,8 @@ class Batcher(Generic[Key, Item, Result]):
     """Calls `run(key, items)` in `executor`, at most `slots` at a time, or on the loop where that is cheap.
 
     The last of several slots is for a whole batch, or as much as the others do: what is less gains more from
-    company that comes meanwhile than from a core that the loop wants too. Items weigh 1 unless told
+    company that comes meanwhile than from a core that the loop wants too. One whole batch more than there are
+    slots waits in the executor, so that a thread that ends one finds the next. Items weigh 1 unless told
     otherwise. Those of one call weigh `max_batch` at most, but for one that is heavier and goes alone. A lane
     where `max_waiting` wait takes no more. Items with equal keys may go together. Lanes take turns: a lane is
     whatever should have a fair share, here an index. `run` returns a result for each item, or raises, and
@@ -107,7 +108,7 @@ class Batcher(Generic[Key, Item, Result]):
         if lanes or others:
             self._check_room(lane, lanes, others, deadline)
         lanes.add(lane, key, Entry(item, promise, deadline, weight))
-        if not self._flush_is_due and (is_cheap or self._free):
+        if not self._flush_is_due and (is_cheap or self._free >= 0):
             # Not at once: what else arrived in this turn of the loop comes along.
             self._flush_is_due = True
             loop = self._loop = self._loop or asyncio.get_running_loop()
@@ -175,11 +176,11 @@ class Batcher(Generic[Key, Item, Result]):
 
     def _may_begin(self) -> bool:
         """Whether there is a slot for what waits."""
-        if not (self._free and self._dear):
+        if not self._dear or self._free < 0:
             return False
-        if self._free > 1 or self._slots == 1:
+        if self._free > 1 or (self._free and self._slots == 1):
             return True
-        return self._dear.weight >= min(self._running, self._max_batch)
+        return self._dear.weight >= (min(self._running, self._max_batch) if self._free else self._max_batch)
 
     def _flush_cheap(self) -> None:
         name, key, batch = self._cheap.take(self._cheap_room)
