@@ -57,48 +57,47 @@ class _Queries:
         self, requests: AsyncIterator[Sequence[bytes]], search: Search, max_answer_bytes: int
     ) -> None:
         self._max_answer_bytes = max_answer_bytes
-        self._arrived: asyncio.Queue[asyncio.Future[Sequence[bytes]] | None] = asyncio.Queue()
-        self._waiting: deque[asyncio.Future[Sequence[bytes]] | None] = deque()  # None: there are no more
-        self._room = asyncio.Semaphore(MAX_UNDER_WAY)
+        self._under_way: deque[asyncio.Future[Sequence[bytes]]] = deque()
+        self._has_all = False
+        self._came, self._left = asyncio.Event(), asyncio.Event()
         self.reading = asyncio.create_task(self._read(requests, search))
         self.reading.add_done_callback(self._ended)
 
     async def answers(self) -> list[bytes]:
         """What is ready, in order; waits for the first, and is empty after the last."""
-        if not self._waiting:
-            self._waiting.append(await self._arrived.get())
-        self._collect()
-        if self._waiting[0] is not None:
-            await asyncio.wait([self._waiting[0]])
+        while not self._under_way:
+            if self._has_all:
+                return []
+            self._came.clear()
+            await self._came.wait()
+        if not self._under_way[0].done():
+            await asyncio.wait([self._under_way[0]])
         ready = []
-        while self._waiting and (first := self._waiting[0]) is not None and first.done():
-            ready.append(_answer(first, self._max_answer_bytes))
-            self._waiting.popleft()
-            self._room.release()
+        while self._under_way and self._under_way[0].done():
+            ready.append(_answer(self._under_way.popleft(), self._max_answer_bytes))
+        self._left.set()
         return ready
 
     def cancel(self) -> None:
         """Reads no more, and drops what nobody waits for."""
         self.reading.cancel()
-        self._collect()
-        for future in self._waiting:
-            if future is not None:
-                future.cancel()
-
-    def _collect(self) -> None:
-        while not self._arrived.empty():
-            self._waiting.append(self._arrived.get_nowait())
+        for future in self._under_way:
+            future.cancel()
 
     async def _read(self, requests: AsyncIterator[Sequence[bytes]], search: Search) -> None:
         async for bundle in requests:
             for request in bundle:
-                await self._room.acquire()
-                self._arrived.put_nowait(search(request))
+                while len(self._under_way) >= MAX_UNDER_WAY:
+                    self._left.clear()
+                    await self._left.wait()
+                self._under_way.append(search(request))
+                self._came.set()
 
     def _ended(self, reading: asyncio.Task[None]) -> None:
         if not reading.cancelled():
             reading.exception()  # otherwise asyncio logs that nobody looked at it
-        self._arrived.put_nowait(None)
+        self._has_all = True
+        self._came.set()
 
 
 def _answer(done: asyncio.Future[Sequence[bytes]], limit: int) -> bytes:
