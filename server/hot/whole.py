@@ -104,6 +104,8 @@ class WholeSearches:
 
     def begin(self, route: Route, body: bytes, reply: Reply) -> WholeCall | None:
         """A call that will be answered; None where it must go the ordinary way."""
+        if not self._guard.knows(route.headers):
+            return None  # and so nothing of strangers is read, or remembered, on this way
         try:
             found = route.find(self._searcher, body, self._max_message_bytes)
         except Exception:  # noqa: BLE001  # whatever it is, the ordinary way meets it too, and can tell
