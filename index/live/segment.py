@@ -34,6 +34,7 @@ _UNIT_ROUNDOFF = 2.0**-24
 _OF_THE_REST = 0.5  # of what a target leaves, half may be lost by this rule
 _TINY = 1e-20
 _REMEMBERED = 256
+_SCORES = 1 << 22
 _WORTHWHILE = 3  # more than a third of the leaves one by one cost more than all rows in one product
 
 
@@ -211,15 +212,23 @@ class Segment:
             near[many] = False
             near[many[:, np.newaxis], nearest] = True
         if _WORTHWHILE * np.count_nonzero(near) > near.size:
-            scores = dot_products(lifted, self.vectors)
-            query, places = (scores >= least[:, np.newaxis]).nonzero()
-            return query, self.slots[places], scores[query, places]
+            return self._closer_of_all(lifted, least)
         visits = Visits.of(near, np.diff(self.bounds))
         flat = self._scores(lifted, visits, None)
         kept = (flat >= np.repeat(least[visits.query], visits.rows)).nonzero()[0]
         visit = visits.offsets.searchsorted(kept, side="right") - 1
         places = kept - visits.offsets[visit] + self.bounds[visits.leaf[visit]]
         return visits.query[visit], self.slots[places], flat[kept]
+
+    def _closer_of_all(self, lifted: Floats, least: Floats) -> tuple[Rows, Rows, Floats]:
+        """As `closer`, from all places; of so many queries at a time that their scores take little memory."""
+        step, found = max(1, _SCORES // len(self)), []
+        for start in range(0, len(lifted), step):
+            scores = dot_products(lifted[start : start + step], self.vectors)
+            query, places = (scores >= least[start : start + step, np.newaxis]).nonzero()
+            found.append((query + start, self.slots[places], scores[query, places]))
+        query, slots, values = map(np.concatenate, zip(*found, strict=True))
+        return query, slots, values
 
     def _closer_to_one(self, lifted: Floats, least: float, reach: float, visited: int) -> tuple[Rows, Floats]:
         """Slots int64 [w] and scores float32 [w] of what has at least a score."""

@@ -36,16 +36,17 @@ Result = TypeVar("Result")
 class Batcher(Generic[Key, Item, Result]):
     """Calls `run(key, items)` in `executor`, at most `slots` at a time, or on the loop where that is cheap.
 
-    The last of several slots is for a whole batch, or as much as the others do: what is less gains more from
-    company that comes meanwhile than from a core that the loop wants too. One whole batch more than there are
-    slots waits in the executor, so that a thread that ends one finds the next. Items weigh 1 unless told
-    otherwise. Those of one call weigh `max_batch` at most, but for one that is heavier and goes alone. A lane
-    where `max_waiting` wait takes no more. Items with equal keys may go together. Lanes take turns: a lane is
+    The last of several slots is for a whole batch, or as much as the others do: what is less gains more
+    from company that comes meanwhile than from a core that the loop wants too. `ahead` whole batches more
+    than there are slots, as large as those that run, wait in the executor, so that a thread that ends one
+    finds the next: for an executor with as many threads as slots. Items weigh 1 unless told otherwise.
+    Those of one call weigh `max_batch` at most, but for one that is heavier and goes alone. A lane where
+    `max_waiting` wait takes no more. Items with equal keys may go together. Lanes take turns: a lane is
     whatever should have a fair share, here an index. `run` returns a result for each item, or raises, and
     then each item is run alone, so that only the bad ones fail. `on_batch` is told each call's lane and
     weight. `size_of` a key is what learns how much of it goes together, in the place of `max_batch`, and
-    `cost_of` a key what learns how long that takes: as much as it has `room` for is run on the loop in one
-    turn, and keys without stay off it. Belongs to one event loop.
+    `cost_of` a key what learns how long that takes: as much as it has `room` for is run on the loop in
+    one turn, and keys without stay off it. Belongs to one event loop.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Batcher(Generic[Key, Item, Result]):
         slots: int,
         max_batch: int,
         max_waiting: int,
+        ahead: int = 0,
         on_batch: Callable[[Hashable, int], None] | None = None,
         size_of: Callable[[Key], BatchSize | None] = lambda _: None,
         cost_of: Callable[[Key], Cost | None] = lambda _: None,
@@ -66,6 +68,7 @@ class Batcher(Generic[Key, Item, Result]):
         self._run = run
         self._executor = executor
         self._free = self._slots = slots
+        self._ahead = ahead
         self._running = 0  # the weight of what is being done off the loop
         self._max_batch = max_batch
         self._max_waiting = max_waiting
@@ -108,7 +111,7 @@ class Batcher(Generic[Key, Item, Result]):
         if lanes or others:
             self._check_room(lane, lanes, others, deadline)
         lanes.add(lane, key, Entry(item, promise, deadline, weight))
-        if not self._flush_is_due and (is_cheap or self._free >= 0):
+        if not self._flush_is_due and (is_cheap or self._free > -self._ahead):
             # Not at once: what else arrived in this turn of the loop comes along.
             self._flush_is_due = True
             loop = self._loop = self._loop or asyncio.get_running_loop()
@@ -176,11 +179,13 @@ class Batcher(Generic[Key, Item, Result]):
 
     def _may_begin(self) -> bool:
         """Whether there is a slot for what waits."""
-        if not self._dear or self._free < 0:
+        if not self._dear or self._free <= -self._ahead:
             return False
-        if self._free > 1 or (self._free and self._slots == 1):
+        if self._free <= 0:
+            return self._dear.weight >= max(self._max_batch, self._running // self._slots)
+        if self._free > 1 or self._slots == 1:
             return True
-        return self._dear.weight >= (min(self._running, self._max_batch) if self._free else self._max_batch)
+        return self._dear.weight >= min(self._running, self._max_batch)
 
     def _flush_cheap(self) -> None:
         name, key, batch = self._cheap.take(self._cheap_room)

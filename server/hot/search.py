@@ -102,6 +102,7 @@ class Searcher:
             _search,
             engine,
             slots=threads,
+            ahead=1,
             max_batch=MAX_BATCH,
             max_waiting=max_queue,
             on_batch=partial(metrics.batch, "engine"),

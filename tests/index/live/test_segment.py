@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earshot.index.distance import DistanceMeasure
+from earshot.index.live import segment as segment_module
 from earshot.index.live.segment import Segment
 
 DOT, L2 = DistanceMeasure.DOT_PRODUCT_DISTANCE, DistanceMeasure.SQUARED_L2_DISTANCE
@@ -89,3 +90,17 @@ def test_nothing_is_closer_than_the_closest() -> None:
     floors = np.full(4, 1e9, np.float32)
     query, slots, scores = SEGMENTS[DOT].closer(queries, 10, 0.95, floors)
     assert (len(query), len(slots), len(scores)) == (0, 0, 0)
+
+
+def test_many_queries_that_must_see_all_places_do_so_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries = clustered(10, 4)
+    floors = np.array([np.sort(distances_of(query, DOT))[3000] for query in queries], np.float32)
+
+    def found() -> set[tuple[int, int]]:
+        query, slots, _ = SEGMENTS[DOT].closer(queries, 10, 1.0, floors)
+        return set(zip(query.tolist(), slots.tolist(), strict=True))
+
+    together = found()
+    assert len(together) == pytest.approx(30_000, rel=0.01)
+    monkeypatch.setattr(segment_module, "_SCORES", 3 * len(VECTORS))
+    assert len(found() ^ together) <= 10  # at the very edge

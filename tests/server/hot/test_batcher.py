@@ -39,10 +39,12 @@ def engine() -> Engine:
 
 
 def batcher_of(
-    engine: Engine, *, slots: int = 1, max_batch: int = 64, max_waiting: int = 1000
+    engine: Engine, *, slots: int = 1, max_batch: int = 64, max_waiting: int = 1000, ahead: int = 0
 ) -> Batcher[str, int, int]:
     executor = ThreadPoolExecutor(slots)
-    return Batcher(engine.run, executor, slots=slots, max_batch=max_batch, max_waiting=max_waiting)
+    return Batcher(
+        engine.run, executor, slots=slots, max_batch=max_batch, max_waiting=max_waiting, ahead=ahead
+    )
 
 
 async def until_busy(engine: Engine) -> None:
@@ -94,6 +96,22 @@ async def test_the_last_of_several_slots_is_for_as_much_as_the_others_do_or_a_wh
     engine.go.set()
     assert await asyncio.gather(first, *few, last) == [2 * n for n in range(enough + 1)]
     assert sorted(engine.batches) == [("a", [0]), ("a", list(range(1, enough + 1)))]
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+async def test_a_whole_batch_waits_where_the_threads_find_it(engine: Engine, ahead: int) -> None:
+    batcher = batcher_of(engine, max_batch=4, ahead=ahead)
+    first = batcher.submit("lane", "key", 0)
+    await until_busy(engine)
+    few = [batcher.submit("lane", "key", n) for n in range(1, 4)]
+    await asyncio.sleep(0.01)
+    assert batcher.waiting() == {"lane": 3}
+    more = [batcher.submit("lane", "key", n) for n in range(4, 13)]
+    await asyncio.sleep(0.01)
+    assert batcher.waiting() == {"lane": 12 - 4 * ahead}
+    engine.go.set()
+    assert await asyncio.gather(first, *few, *more) == [2 * n for n in range(13)]
+    assert [len(items) for _, items in engine.batches] == [1, 4, 4, 4]
 
 
 async def test_a_flood_on_one_lane_does_not_hold_up_another(engine: Engine) -> None:
