@@ -92,15 +92,18 @@ def test_nothing_is_closer_than_the_closest() -> None:
     assert (len(query), len(slots), len(scores)) == (0, 0, 0)
 
 
-def test_many_queries_that_must_see_all_places_do_so_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    queries = clustered(10, 4)
-    floors = np.array([np.sort(distances_of(query, DOT))[3000] for query in queries], np.float32)
-
-    def found() -> set[tuple[int, int]]:
-        query, slots, _ = SEGMENTS[DOT].closer(queries, 10, 1.0, floors)
-        return set(zip(query.tolist(), slots.tolist(), strict=True))
-
-    together = found()
-    assert len(together) == pytest.approx(30_000, rel=0.01)
-    monkeypatch.setattr(segment_module, "_SCORES", 3 * len(VECTORS))
-    assert len(found() ^ together) <= 10  # at the very edge
+@pytest.mark.parametrize("scores", [1, 3 * len(VECTORS), 1 << 22])
+def test_queries_that_must_see_all_places_do_so_a_few_at_a_time(
+    scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segment_module, "_SCORES", scores)
+    segment = SEGMENTS[DOT]
+    lifted = segment.lift.queries(clustered(10, 4))
+    expected = lifted.astype(np.float64) @ segment.vectors.T.astype(np.float64)
+    least = np.quantile(expected, 0.9, axis=1).astype(np.float32)
+    query, slots, values = segment._closer_of_all(lifted, least)
+    assert len(query) == pytest.approx(0.1 * expected.size, rel=0.01)
+    place = {slot: place for place, slot in enumerate(segment.slots.tolist())}
+    found = expected[query, [place[slot] for slot in slots.tolist()]]
+    np.testing.assert_allclose(values, found, rtol=1e-4, atol=1e-4)
+    assert (values >= least[query]).all()
