@@ -10,20 +10,19 @@ from typing import cast
 
 import httptools
 
-from ..hot.asgi import Application, forget_frames
+from ..hot.asgi import forget_frames
 from ..hot.framing import Headers
-from ..hot.whole import WholeSearches
 from ..limits import MAX_HEADER_BYTES
 from .closing import Closing
 from .exchange import Exchange
 from .heads import head_of
 from .refusals import refusal
+from .served import HEAD_SECONDS, Served
 
 __all__ = ["Http1Connection"]
 
 log = logging.getLogger(__name__)
 
-HEAD_SECONDS = 10.0
 MAX_WAITING = 16  # requests that were sent before the answers of those before
 MAX_UNREAD = 1 << 20  # bytes of bodies
 
@@ -32,26 +31,16 @@ class Http1Connection(asyncio.Protocol):
     """One connection. Requests that come before the answers of earlier ones wait for these.
 
     Args:
-        app: Called for each request.
-        scheme: http or https.
+        served: Who is called for each request.
         lost: Called when the connection is no more.
-        whole: What answers some requests without the application.
 
     Attributes:
         is_leaving: The next answer is the last.
     """
 
-    def __init__(
-        self,
-        app: Application,
-        scheme: str,
-        lost: Callable[[], None],
-        whole: WholeSearches | None = None,
-    ) -> None:
-        self._app = app
-        self._whole = whole
+    def __init__(self, served: Served, lost: Callable[[], None]) -> None:
+        self._served = served
         self._lost = lost
-        self._scheme = scheme
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
@@ -104,7 +93,12 @@ class Http1Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client sends no more; what it asked is answered, but over TLS, which has no half of a close."""
-        if not self._exchanges or self._in_head or self._reading is not None or self._scheme == "https":
+        if (
+            not self._exchanges
+            or self._in_head
+            or self._reading is not None
+            or self._served.scheme == "https"
+        ):
             return False
         self.is_leaving = True
         return True
@@ -153,7 +147,7 @@ class Http1Connection(asyncio.Protocol):
         version = self._parser.get_http_version()
         if not target.startswith(b"/"):  # the absolute form, as for proxies
             target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
-        head = head_of(method, target, headers, scheme=self._scheme, version=version)
+        head = head_of(method, target, headers, scheme=self._served.scheme, version=version)
         if self._parser.should_upgrade():
             self._unparsed = head.length or 0
             if any(name == b"transfer-encoding" for name, _ in headers):
@@ -191,8 +185,8 @@ class Http1Connection(asyncio.Protocol):
         exchange.has_begun = True
         if exchange.head.problem is not None:
             exchange.refuse(*refusal(exchange.head.problem, []))
-        elif self._whole is None or not exchange.begin(self._whole):
-            call = self._app(exchange.scope(), exchange.receive, exchange.send)
+        elif not exchange.begin(self._served.whole):
+            call = self._served.app(exchange.scope(), exchange.receive, exchange.send)
             exchange.task = self._loop.create_task(call)
             exchange.task.add_done_callback(lambda task: self._on_end(exchange, task))
 

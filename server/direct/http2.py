@@ -12,8 +12,7 @@ from collections.abc import Callable
 from typing import cast
 
 from ..auth.bucket import Bucket
-from ..hot.asgi import Application, Scope, forget_frames
-from ..hot.whole import WholeSearches
+from ..hot.asgi import forget_frames
 from ..limits import MAX_HEADER_BYTES
 from .closing import Closing
 from .frame_reader import FrameReader
@@ -46,6 +45,7 @@ from .frames import (
 from .header_blocks import MAX_BLOCK_BYTES, HeaderReader
 from .heads import Head
 from .refusals import refusal
+from .served import HEAD_SECONDS, Served
 from .stream import STREAM_WINDOW, Stream
 
 __all__ = ["Http2Connection"]
@@ -59,17 +59,14 @@ MAX_RUNNING = 2 * MAX_STREAMS
 CONNECTION_WINDOW = 16 << 20
 RESETS_A_SECOND, BURST_OF_RESETS = 33.0, 1_000
 """By a client; more look like a flood (CVE-2023-44487). The numbers are nghttp2's."""
-HEAD_SECONDS = 10.0  # from a head's first byte to its last
 
 
 class Http2Connection(asyncio.Protocol):
     """One connection, from its preface on.
 
     Args:
-        app: Called for each request.
-        scheme: http or https.
+        served: Who is called for each request.
         lost: Called when the connection is no more.
-        whole: What answers some requests without the application.
 
     Attributes:
         window: Bytes that the peer will still take, of all streams together.
@@ -77,20 +74,12 @@ class Http2Connection(asyncio.Protocol):
         touched: When something came last, by the loop's clock.
     """
 
-    def __init__(
-        self,
-        app: Application,
-        scheme: str,
-        lost: Callable[[], None],
-        whole: WholeSearches | None = None,
-    ) -> None:
-        self._app = app
-        self._whole = whole
-        self._lost = lost
+    def __init__(self, served: Served, lost: Callable[[], None]) -> None:
+        self._served, self._lost = served, lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._frames = FrameReader(MAX_BLOCK_BYTES)
-        self._headers = HeaderReader(scheme)
+        self._headers = HeaderReader(served.scheme)
         self._streams: dict[int, Stream] = {}
         self._begun: list[Stream] = []  # with what was read last
         self._running: set[Stream] = set()  # those whose call is not over
@@ -135,8 +124,7 @@ class Http2Connection(asyncio.Protocol):
                 # What is unknown is passed over, as section 4.1 asks, and so are PRIORITY and GOAWAY.
                 if (on_frame := _ON.get(kind)) is not None:
                     on_frame(self, number, flags, payload)
-            if self._begun:
-                self._call_begun()
+            self._call_begun()
         except ConnectionFault as fault:
             log.debug("a connection is ended: %s", fault.reason)
             self._end(fault.code, fault.reason)
@@ -294,14 +282,14 @@ class Http2Connection(asyncio.Protocol):
         """Only now, for what has come whole may go without a task."""
         begun, self._begun = self._begun, []
         for stream in begun:
-            if stream.is_gone or (self._whole is not None and stream.begin(self._whole)):
+            if stream.is_gone or stream.begin(self._served.whole):
                 continue
-            stream.task = self._loop.create_task(self._call(stream, stream.scope()))
+            stream.task = self._loop.create_task(self._call(stream))
             self._running.add(stream)
 
-    async def _call(self, stream: Stream, scope: Scope) -> None:
+    async def _call(self, stream: Stream) -> None:
         try:
-            await self._app(scope, stream.receive, stream.send)
+            await self._served.app(stream.scope(), stream.receive, stream.send)
         except OSError as error:  # the client is gone
             forget_frames(error)
         except Exception:

@@ -13,6 +13,7 @@ from ..hot.whole import WholeSearches
 from .frames import PREFACE
 from .http1 import Http1Connection
 from .http2 import Http2Connection
+from .served import Served
 
 __all__ = ["Listener"]
 
@@ -57,9 +58,9 @@ class Listener:
     async def start(self, bound: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Listens on a bound socket."""
         loop = asyncio.get_running_loop()
-        scheme = "http" if tls is None else "https"
+        served = Served(self._app, self._whole, "http" if tls is None else "https")
         self._server = await loop.create_server(
-            lambda: _Silent(self._app, self._whole, scheme, self._replace),
+            lambda: _Silent(served, self._replace),
             sock=bound,
             ssl=tls,
             backlog=BACKLOG,
@@ -118,12 +119,10 @@ class _Silent(asyncio.Protocol):
 
     def __init__(
         self,
-        app: Application,
-        whole: WholeSearches | None,
-        scheme: str,
+        served: Served,
         replace: Callable[[Connection | None, Connection | None], None],
     ) -> None:
-        self._app, self._whole, self._scheme, self._replace = app, whole, scheme, replace
+        self._served, self._replace = served, replace
         self._since = asyncio.get_running_loop().time()
         self._first = b""
         self._transport: Any = None
@@ -139,7 +138,7 @@ class _Silent(asyncio.Protocol):
         if is_http2 and len(self._first) < TELLING:
             return
         kind = Http2Connection if is_http2 else Http1Connection
-        connection = kind(self._app, self._scheme, lambda: self._replace(connection, None), self._whole)
+        connection = kind(self._served, lambda: self._replace(connection, None))
         self._transport.set_protocol(connection)
         connection.connection_made(self._transport)
         self._replace(self, connection)

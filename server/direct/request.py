@@ -75,10 +75,11 @@ class Request(ABC):
         assert self.head is not None
         return self.head.scope(self.request_id)
 
-    def begin(self, whole: WholeSearches) -> bool:
+    def begin(self, whole: WholeSearches | None) -> bool:
         """Whether it has come whole and `whole` answers it, by `reply`."""
-        route = None if self.head is None or not self.has_ended else self.head.route(whole)
-        if route is None:
+        if whole is None or self.head is None or not self.has_ended:
+            return False
+        if (route := self.head.route(whole)) is None:
             return False
         self._call = whole.begin(route, bytes(self._bytes), self)
         if self._call is None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earshot.server.direct.http1 import HEAD_SECONDS, MAX_UNREAD, MAX_WAITING
+from earshot.server.direct.http1 import MAX_UNREAD, MAX_WAITING
+from earshot.server.direct.served import HEAD_SECONDS
 from earshot.server.limits import MAX_HEADER_BYTES
 
 from .wire import Http1Wire, body_of, echo, settle

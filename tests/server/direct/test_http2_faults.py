@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from earshot.server.direct import frames as f
 from earshot.server.direct.http2 import (
     BURST_OF_RESETS,
-    HEAD_SECONDS,
     MAX_RUNNING,
     MAX_STREAMS,
 )
+from earshot.server.direct.served import HEAD_SECONDS
 from earshot.server.direct.stream import STREAM_WINDOW
 
 from .wire import POST, Http2Wire, Stuck, answer_never, body_of, echo, ends_of, initial_window, settle, window

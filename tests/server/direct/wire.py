@@ -11,6 +11,7 @@ import hpack
 from earshot.server.direct import frames as f
 from earshot.server.direct.http1 import Http1Connection
 from earshot.server.direct.http2 import Http2Connection
+from earshot.server.direct.served import Served
 
 Application = Callable[[Any, Any, Any], Any]
 Frame = tuple[int, int, int, bytes]
@@ -63,7 +64,7 @@ class Http2Wire:
     def __init__(self, app: Application, *, begin: bool = True, whole: Any = None) -> None:
         self.transport = Transport()
         self.lost = 0
-        self.connection = Http2Connection(app, "http", self._lose, whole)
+        self.connection = Http2Connection(Served(app, whole), self._lose)
         self.connection.connection_made(self.transport)
         self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
         self._read = 0
@@ -121,7 +122,7 @@ class Http1Wire:
     def __init__(self, app: Application, *, whole: Any = None) -> None:
         self.transport = Transport()
         self.lost = 0
-        self.connection = Http1Connection(app, "http", self._lose, whole)
+        self.connection = Http1Connection(Served(app, whole), self._lose)
         self.connection.connection_made(self.transport)
         self._read = 0
 
