@@ -1,20 +1,22 @@
 """The updates of one index: written to its journal, applied to what is served, carried over to new versions.
 
 Whoever writes owns the journal from its first update on; until then, and where another process owns it, the
-journal is read and followed.
+journal is read and followed. The workers of a server own it together, and none answers a search before it has
+seen every update that another was asked for and has acknowledged.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from earshot.errors import DataLoss, EarshotError, FailedPrecondition, NotFound
+from earshot.errors import DataLoss, EarshotError, FailedPrecondition, NotFound, PermissionDenied
 from earshot.index import Index
-from earshot.index.journal import Entry, Journal, is_shared, open_journal
+from earshot.index.journal import Entry, Journal, is_shared, open_journal, turns_of
 from earshot.index.live import LiveIndex, Seal
 
 __all__ = ["Feed"]
@@ -33,14 +35,28 @@ class Feed:
         address: Of its journal; None where it can have none, and then nothing can be updated.
         version: What is served first.
         seal: Sets its fresh datapoints in order.
+        shared: Whether this process is one of several workers.
 
     Raises:
         DataLoss, FailedPrecondition: The journal is damaged, or does not fit the version.
     """
 
-    def __init__(self, name: str, address: str | Path | None, version: Index, seal: Seal) -> None:
+    def __init__(
+        self,
+        name: str,
+        address: str | Path | None,
+        version: Index,
+        seal: Seal,
+        *,
+        shared: bool = False,
+    ) -> None:
         self.name = name
         self._address = address
+        self._shared = shared
+        self._turns = None
+        if shared and isinstance(address, Path):
+            with contextlib.suppress(PermissionDenied):  # where none of them can write
+                self._turns = turns_of(address)
         self._seal = seal
         self._owning, self._following = threading.Lock(), threading.Lock()
         self._owns = False
@@ -51,7 +67,12 @@ class Feed:
     @property
     def is_shared(self) -> bool:
         """Whether several processes may write."""
-        return self._address is not None and is_shared(self._address)
+        return self._shared or (self._address is not None and is_shared(self._address))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether another worker acknowledged something that is not seen here; `follow` sees to that."""
+        return self._turns is not None and self._turns.reached > self.index.sequence
 
     @property
     def journal(self) -> Journal | None:
@@ -89,7 +110,7 @@ class Feed:
                     "updates: set journal to a postgresql:// address, or rebuild it",
                     field="index",
                 )
-            journal = open_journal(self._address, self.name, patience=PATIENCE_SECONDS)
+            journal = open_journal(self._address, self.name, patience=PATIENCE_SECONDS, shared=self._shared)
             try:
                 if journal.last() < self.index.manifest.sequence_number:
                     raise DataLoss(
@@ -139,12 +160,16 @@ class Feed:
 
     def is_stale(self) -> bool:
         """Whether the journal that is open was deleted: the index was, and another may have its name."""
+        if self._turns is not None and self._turns.is_gone:
+            return True
         return self._inode is not None and self._inode != _inode(self._address)
 
     def close(self) -> None:
         """Let go of the journal."""
         if self._journal is not None:
             self._journal.close()
+        if self._turns is not None:
+            self._turns.close()
 
     def _live(self, version: Index) -> LiveIndex:
         if self._journal is None:

@@ -74,7 +74,10 @@ class ServedIndex:
 
 
 class Registry:
-    """Keeps every index of a store open at its current version; with `embedders`, its model ready too."""
+    """Keeps every index of a store open at its current version; with `embedders`, its model ready too.
+
+    `shared`: whether this process is one of several workers.
+    """
 
     def __init__(
         self,
@@ -83,8 +86,10 @@ class Registry:
         poll_seconds: float | None,
         journal: str | None = None,
         embedders: Embedders | None = None,
+        shared: bool = False,
     ) -> None:
         self.store = store
+        self._shared = shared
         self._embedders = embedders
         self._journal = journal
         self._poll_seconds = poll_seconds or store.poll_seconds
@@ -135,15 +140,26 @@ class Registry:
         return served.index.manifest if served is not None else self.store.manifest(name)
 
     def peek(self, name: str) -> ServedIndex | None:
-        """The open version of an index without looking at the disk; None where `get` would have to."""
+        """The open version of an index without looking at the disk; None where there is none."""
         return self._served.get(name)
 
+    def ready(self, name: str) -> ServedIndex | None:
+        """The same where it may answer at once; None where `get` has to look at the disk."""
+        served = self._served.get(name)
+        return None if self._shared and self._is_behind(name) else served
+
+    def _is_behind(self, name: str) -> bool:
+        feed = self._feeds.get(name)
+        return feed is not None and feed.is_behind
+
     def get(self, name: str) -> ServedIndex:
-        """The open version of an index.
+        """The open version of an index, with every update that this server acknowledged before.
 
         Raises NotFound for an unknown name, FailedPrecondition for an index without a version yet,
-        Unavailable for one whose current version cannot be opened.
+        Unavailable for one whose current version cannot be opened, and as `Feed.follow`.
         """
+        if self._shared and self._is_behind(name):
+            self._feeds[name].follow()
         served = self._served.get(name)
         if served is None:
             self.store.config(name)
@@ -261,7 +277,7 @@ class Registry:
                 carried.watch = before.watch.renewed()
             return carried
         address = journal_address(self.store, name, self._journal)
-        self._feeds[name] = Feed(name, address, opened, self._sealer)
+        self._feeds[name] = Feed(name, address, opened, self._sealer, shared=self._shared)
         return self._feeds[name].index
 
     def _serve(self, served: ServedIndex) -> None:

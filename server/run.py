@@ -90,7 +90,11 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
     embedders = Embedders(settings.cache_dir)
     store = Store(settings.data_dir, cache_dir=settings.cache_dir)
     registry = Registry(
-        store, poll_seconds=settings.poll_seconds, journal=settings.journal, embedders=embedders
+        store,
+        poll_seconds=settings.poll_seconds,
+        journal=settings.journal,
+        embedders=embedders,
+        shared=settings.workers > 1,
     )
     operations = Operations(
         settings.data_dir,
@@ -99,7 +103,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
         journal=settings.journal,
         ended=registry.look_at,
     )
-    service = Service(registry, embedders, operations, workers=settings.workers)
+    service = Service(registry, embedders, operations)
     compactor = Compactor(registry, settings)
     registry.on_short_recall = compactor.ask
     check_tls(settings)

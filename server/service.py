@@ -54,13 +54,11 @@ class Service:
         registry: Registry,
         embedders: Embedders,
         operations: Operations | None = None,
-        *,
-        workers: int = 1,
     ) -> None:
         self.registry = registry
         self.indexes = IndexService(registry, embedders, operations)
         self._embedders = embedders
-        self.updates = Updates(registry, self.embed, workers=workers)
+        self.updates = Updates(registry, self.embed)
 
     def search(self, request: messages.SearchRequest) -> messages.SearchResponse:
         """The neighbors of one query.

@@ -11,7 +11,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from earshot.errors import EarshotError, FailedPrecondition, InvalidArgument, row_of
+from earshot.errors import EarshotError, InvalidArgument, row_of
 from earshot.index.filters import Where
 from earshot.index.ids import check_id
 from earshot.index.journal import UNSET, Entry, Patch, Put, Remove, encode_puts
@@ -73,13 +73,9 @@ class Update:
 
 
 class Updates:
-    """`DatapointService/UpsertDatapoints` and `RemoveDatapoints`; `embed` makes vectors of texts.
+    """`DatapointService/UpsertDatapoints` and `RemoveDatapoints`; `embed` makes vectors of texts."""
 
-    `workers`: how many processes like this one there are behind one port.
-    """
-
-    def __init__(self, registry: Registry, embed: Embed, *, workers: int = 1) -> None:
-        self._workers = workers
+    def __init__(self, registry: Registry, embed: Embed) -> None:
         self._registry = registry
         self._embed = embed
         self._embedding = Lock()  # one bulk load at a time: searches want the model too
@@ -103,7 +99,7 @@ class Updates:
     def is_quick(self, request: Upsert | messages.RemoveDatapointsRequest) -> bool:
         """Whether preparing it asks neither the disk nor a model."""
         name = index_id(request.index)
-        if self._registry.peek(name) is None or self._registry.feed(name).owned is None:
+        if self._registry.ready(name) is None or self._registry.feed(name).owned is None:
             return False
         return not isinstance(request, messages.UpsertDatapointsRequest) or not any(
             point.text for point in request.datapoints
@@ -156,18 +152,8 @@ class Updates:
 
     def _served(self, index: str) -> ServedIndex:
         served = self._registry.get(index_id(index))
-        self._require_one_writer(served.name)
         note_queries(served.name, served.version, 0)
         return served
-
-    def _require_one_writer(self, index: str) -> None:
-        """The kernel picks the worker, so only one in `workers` updates would reach the one that writes."""
-        if self._workers > 1 and not self._registry.feed(index).is_shared:
-            raise FailedPrecondition(
-                f"this server runs {self._workers} workers, and a journal in a file has one writer: serve "
-                "with --workers 1, or keep the journal in PostgreSQL (the setting journal)",
-                field="index",
-            )
 
     def _update(
         self,

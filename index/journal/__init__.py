@@ -5,6 +5,7 @@ from .codec import encode_puts
 from .entry import UNSET, Entry, Patch, Put, Remove
 from .group import Call
 from .open import JOURNAL_FILE, drop_journal, is_shared, open_journal
+from .sqlite import turns_of
 
 __all__ = [
     "JOURNAL_FILE",
@@ -20,4 +21,5 @@ __all__ = [
     "encode_puts",
     "is_shared",
     "open_journal",
+    "turns_of",
 ]

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -152,11 +152,19 @@ class GroupCommit:
         commit: Called by the one thread with some calls; all are on disk when it returns. Raises an error of
             ours where none is.
         name: Of the thread.
+        turn: Held while a group is written and `written` is told of it.
     """
 
-    def __init__(self, commit: Callable[[Group], Numbered], *, name: str) -> None:
+    def __init__(
+        self,
+        commit: Callable[[Group], Numbered],
+        *,
+        name: str,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.written: Written = lambda first, entries, last: None
         self._commit = commit
+        self._turn = turn
         # Whoever puts something in never waits, neither for the writer nor for a lock that it holds.
         self._waiting: SimpleQueue[Call | None] = SimpleQueue()
         self._closing = threading.Lock()
@@ -202,8 +210,9 @@ class GroupCommit:
     def _run(self) -> None:
         while group := self._next():
             try:
-                done = self._commit(group)
-                self.written(done.last - len(done.entries) + 1, done.entries, max(done.answers))
+                with self._turn():
+                    done = self._commit(group)
+                    self.written(done.last - len(done.entries) + 1, done.entries, max(done.answers))
             except EarshotError as error:
                 for call in group:
                     call.outcome = error

@@ -17,7 +17,12 @@ _POSTGRES = ("postgresql://", "postgres://")
 
 
 def open_journal(
-    address: str | os.PathLike[str], index: str, *, read_only: bool = False, patience: float = 0
+    address: str | os.PathLike[str],
+    index: str,
+    *,
+    read_only: bool = False,
+    patience: float = 0,
+    shared: bool = False,
 ) -> Journal:
     """The journal of an index.
 
@@ -27,10 +32,12 @@ def open_journal(
         index: The index's name.
         read_only: To look while a server owns it.
         patience: Seconds to wait for another process that owns the file.
+        shared: Own the file together with other processes of this machine that say so. What lies in
+            PostgreSQL always is.
 
     Raises:
         NotFound: Read only, and there is none.
-        Aborted: Another process writes to the file.
+        Aborted: Another process writes to the file, and shares it not.
         DataLoss: It is damaged.
         PermissionDenied, ResourceExhausted, Unavailable: It cannot be opened.
         FailedPrecondition: A newer program wrote it, or a package for PostgreSQL is not installed.
@@ -41,7 +48,7 @@ def open_journal(
         from .postgres import PostgresJournal
 
         return PostgresJournal(str(address), index, read_only=read_only)
-    return SqliteJournal(Path(address), index, read_only=read_only, patience=patience)
+    return SqliteJournal(Path(address), index, read_only=read_only, patience=patience, shared=shared)
 
 
 def drop_journal(address: str | os.PathLike[str], index: str) -> None:

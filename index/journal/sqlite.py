@@ -1,7 +1,7 @@
-"""The journal as one SQLite file beside the index's versions, for one server.
+"""The journal as one SQLite file beside the index's versions, for one server and its workers.
 
-Write-ahead log with synchronous=FULL: what a commit wrote is on disk when it returns. One connection writes
-and checkpoints, so readers of other processes never wait for it, nor it for them.
+Write-ahead log with synchronous=FULL: what a commit wrote is on disk when it returns. One connection at a
+time writes and checkpoints, so readers of other processes never wait for it, nor it for them.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from earshot.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
+from earshot.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 
 from ..files import explained, sync
 from .base import JournalStatus
 from .entry import Entry
 from .group import REQUEST_SECONDS, Group, GroupCommit, Numbered, WritesInGroups, numbered
-from .ownership import owner_lock
+from .ownership import OwnerLock, owner_lock
 from .reading import Bounds, read_entries
 from .schema import migrate
 from .sqlite_errors import told
 from .times import as_time
 from .wal import check_wal
 
-__all__ = ["SqliteJournal"]
+if TYPE_CHECKING:
+    from .turns import Turns
+
+__all__ = ["SqliteJournal", "turns_of"]
 
 TRIM_AT_ONCE = 2000
 _ROWS_A_STATEMENT = 256
@@ -47,41 +50,54 @@ class SqliteJournal(WritesInGroups):
         index: For messages.
         read_only: To look while a server owns it.
         patience: Seconds to wait for another owner.
+        shared: Other processes of this machine that say so own it as well.
 
     Raises:
         NotFound: Read only, and there is none.
-        Aborted: Another process writes to it.
+        Aborted: Another process owns it.
         DataLoss: It is damaged.
         PermissionDenied, ResourceExhausted: It cannot be made or written.
         FailedPrecondition: A newer program wrote it.
     """
 
-    def __init__(self, path: Path, index: str, *, read_only: bool = False, patience: float = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        index: str,
+        *,
+        read_only: bool = False,
+        patience: float = 0,
+        shared: bool = False,
+    ) -> None:
         self._path, self._where = path, str(path)
         self._reading, self._writing = threading.Lock(), threading.Lock()
         self._arrived = threading.Condition()
         self._group: GroupCommit | None = None
+        self._turns: Turns | None = None
         self._forget_at = 0
         if read_only:
             if not path.exists():
                 raise NotFound(f"index {index} has no journal: {path} is not there", field="index")
-            self._lock = None
+            self._lock: OwnerLock | None = None
             with told(path):
                 self._reader = _connect(path, read_only=True)
                 migrate(self._reader, str(path), write=False)
             return
-        self._lock = owner_lock(path.with_suffix(".lock"), index, patience)
+        self._lock = owner_lock(path.with_suffix(".lock"), index, patience, shared=shared)
         try:
-            if not path.exists():
-                _create(path)
-            with told(path):
-                self._writer = _open_writer(path)
-                self._reader = _connect(path, read_only=True)
-                self._last, self._at = self._newest()
+            if shared:
+                self._turns = turns_of(path)
+            with nullcontext() if self._turns is None else self._turns.turn():
+                if not path.exists():
+                    _create(path)
+                with told(path):
+                    self._writer = _open_writer(path)
+                    self._reader = _connect(path, read_only=True)
+                    self._last, self._at = _newest(self._writer)
         except BaseException:
-            self._lock.release()
+            self._let_go()
             raise
-        self._group = GroupCommit(self._commit, name=f"earshot-journal-{index}")
+        self._group = GroupCommit(self._commit, name=f"earshot-journal-{index}", turn=self._turn)
 
     def read(self, after: int, limit: int | None = None) -> Iterator[tuple[int, Entry]]:
         """See `Journal`."""
@@ -98,7 +114,7 @@ class SqliteJournal(WritesInGroups):
 
     def last(self) -> int:
         """See `Journal`."""
-        if self._group is not None:
+        if self._group is not None and self._turns is None:
             return self._last
         with self._query() as reader:
             return _bounds(reader)[1]
@@ -112,15 +128,11 @@ class SqliteJournal(WritesInGroups):
         """See `Journal`."""
         if self._group is None:
             raise FailedPrecondition(f"{self._path} was opened to read only")
-        if through > self._last:
-            raise InvalidArgument(f"through is {through}; the newest entry is {self._last}", field="through")
-        first, _, trimmed = self._bounds()
+        first, newest, trimmed = self._bounds()
+        if through > newest:
+            raise InvalidArgument(f"through is {through}; the newest entry is {newest}", field="through")
         for end in range(min(first or through, through), through + TRIM_AT_ONCE, TRIM_AT_ONCE):
-            with (
-                told(self._path),
-                self._writing,
-                self._transaction() as writer,
-            ):  # short ones: others want to write
+            with self._turn(), told(self._path), self._transaction() as writer:  # short: others want to write
                 last = max(trimmed, min(end, through))
                 writer.execute("UPDATE state SET trimmed = ?", (last,))
                 writer.execute("DELETE FROM entries WHERE sequence <= ?", (last,))
@@ -133,7 +145,7 @@ class SqliteJournal(WritesInGroups):
         """See `Journal`."""
         if self._group is None or self._last:
             raise FailedPrecondition(f"{self._path} holds updates, or was opened to read only")
-        with told(self._path), self._writing, self._transaction() as writer:
+        with self._turn(), told(self._path), self._transaction() as writer:
             writer.execute("UPDATE state SET trimmed = ?", (sequence,))
         self._last = sequence
 
@@ -161,12 +173,33 @@ class SqliteJournal(WritesInGroups):
         if self._lock is not None and self._lock.is_locked:
             with told(self._path):
                 self._writer.close()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._turns is not None:
+            self._turns.close()
+        if self._lock is not None:
             self._lock.release()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Of writing. Who shares the file looks first how far the others came, and tells them at the end."""
+        with self._writing:
+            if self._turns is None:
+                yield
+                return
+            with self._turns.turn():
+                with told(self._path):
+                    self._last, self._at = _newest(self._writer)
+                try:
+                    yield
+                finally:
+                    self._turns.reached = self._last
 
     def _commit(self, group: Group) -> Numbered:
         self._at = now = max(self._at, time.time_ns() // 1000)
         names = [call.request_id for call in group if call.request_id is not None]
-        with told(self._path), self._writing:
+        with told(self._path):
             if names:
                 with self._transaction() as writer:
                     done = numbered(group, self._last, _answered(writer, names))
@@ -224,16 +257,26 @@ class SqliteJournal(WritesInGroups):
             ).fetchall()
             return rows, _bounds(reader)
 
-    def _newest(self) -> tuple[int, int]:
-        """Number and time of the last entry."""
-        last = _bounds(self._reader)[1]
-        row = self._reader.execute("SELECT max(at) FROM entries WHERE sequence = ?", (last,)).fetchone()
-        return last, row[0] or 0
-
 
 def files_of(path: Path) -> tuple[Path, Path, Path]:
     """What SQLite keeps a database in."""
     return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+
+
+def turns_of(path: Path) -> Turns:
+    """Of the processes that share a journal. Raises as `Turns`."""
+    from .turns import Turns  # needs what is not everywhere, as sharing a port does
+
+    return Turns(path.with_suffix(".turns"))
+
+
+def _newest(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Number and time of the last entry."""
+    last, at, trimmed = connection.execute(
+        "SELECT max(sequence), (SELECT at FROM entries ORDER BY sequence DESC LIMIT 1),"
+        " (SELECT trimmed FROM state) FROM entries"
+    ).fetchone()
+    return max(last or 0, trimmed), at or 0
 
 
 def _bounds(connection: sqlite3.Connection) -> Bounds:
@@ -292,9 +335,11 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
 
 
 def _open_writer(path: Path) -> sqlite3.Connection:
-    with explained(path), path.open("r+b") as stream:
-        if not stream.read(1):
-            raise DataLoss(f"{path} is empty, and was not when it was made")
+    # Not opened to look: when a process closes a file, every lock that SQLite has on it there is gone.
+    if not path.stat().st_size:
+        raise DataLoss(f"{path} is empty, and was not when it was made")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise PermissionDenied(f"{path} cannot be read and written; make it so for this user")
     written = _connect(path, read_only=False)
     for pragma in _PRAGMAS:
         written.execute(f"PRAGMA {pragma}")

@@ -120,7 +120,7 @@ class UsualRequests(Generic[Key]):
         if layout is not None:
             before, after, served, key = layout
             is_same = data.startswith(before) and data.endswith(after)
-            if is_same and self._registry.peek(served.name) is served:
+            if is_same and self._registry.ready(served.name) is served:
                 return key, Vectors(data[len(before) : len(data) - len(after)], 1)
         parts = split(data)
         found = self.find(parts)
@@ -140,7 +140,7 @@ class UsualRequests(Generic[Key]):
             return None
         around, vectors = parts
         known = self._known.get(around)
-        if known is None or self._registry.peek(known[0].served.name) is not known[0].served:
+        if known is None or self._registry.ready(known[0].served.name) is not known[0].served:
             known = self._learn(around)
             if known is None:
                 return None
@@ -157,7 +157,7 @@ class UsualRequests(Generic[Key]):
             request = self._options(*around)
             if request is None or not _asks_nothing_else(request):
                 return None
-            served = self._registry.peek(index_id(request.index))
+            served = self._registry.ready(index_id(request.index))
             if served is None:
                 return None
             plan = plan_search(request, served)

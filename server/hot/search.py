@@ -36,6 +36,7 @@ from .decode import UsualRequests, Vectors, options_of_batch, options_of_search,
 from .decode_json import options_of_json, split_json
 from .encode import AnswerEncoder, JsonAnswers, ProtobufAnswers
 from .lanes import Promise
+from .together import Together
 
 __all__ = ["MAX_BATCH", "Key", "Searcher"]
 
@@ -119,6 +120,7 @@ class Searcher:
             on_batch=partial(metrics.batch, "embed"),
         )
         metrics.queues.update(engine=self._searches.waiting, embed=self._texts.waiting)
+        self._catching_up = Together(executor, service.registry.get)
         self._protobuf, self._json = ProtobufAnswers(), JsonAnswers()
         self._costs: Costs[Key] = Costs(INLINE_SECONDS)
 
@@ -236,7 +238,10 @@ class Searcher:
 
     async def _served(self, request: messages.SearchOptions, record: CallRecord) -> ServedIndex:
         name = index_id(request.index)
-        served = self._service.registry.peek(name)
+        served = self._service.registry.ready(name)
+        if served is None and self._service.registry.peek(name) is not None:
+            await self._catching_up.look(name)
+            served = self._service.registry.peek(name)
         if served is None:
             served = await self._off_loop(record, self._service.registry.get, name)
         if request.min_sequence > served.index.sequence:

@@ -65,7 +65,11 @@ class HotServer:
         embedders = Embedders(settings.cache_dir)
         store = Store(settings.data_dir, cache_dir=settings.cache_dir)
         self.registry = Registry(
-            store, poll_seconds=settings.poll_seconds, journal=settings.journal, embedders=embedders
+            store,
+            poll_seconds=settings.poll_seconds,
+            journal=settings.journal,
+            embedders=embedders,
+            shared=settings.workers > 1,
         )
         self.operations = Operations(
             settings.data_dir,
@@ -74,7 +78,7 @@ class HotServer:
             journal=settings.journal,
             ended=self.registry.look_at,
         )
-        service = Service(self.registry, embedders, self.operations, workers=settings.workers)
+        service = Service(self.registry, embedders, self.operations)
         threads = settings.threads_of_a_worker
         self.compactor = Compactor(self.registry, settings)
         self.registry.on_short_recall = self.compactor.ask
