@@ -109,12 +109,12 @@ class SqliteJournal(WritesInGroups):
         with self._arrived:
             while (last := self.last()) <= after and (left := deadline - time.monotonic()) > 0:
                 # Another process's entries make no noise here.
-                self._arrived.wait(left if self._group is not None else min(left, 0.1))
+                self._arrived.wait(left if self._is_alone else min(left, 0.1))
         return last
 
     def last(self) -> int:
         """See `Journal`."""
-        if self._group is not None and self._turns is None:
+        if self._is_alone:
             return self._last
         with self._query() as reader:
             return _bounds(reader)[1]
@@ -174,6 +174,11 @@ class SqliteJournal(WritesInGroups):
             with told(self._path):
                 self._writer.close()
             self._let_go()
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether nobody else writes."""
+        return self._group is not None and self._turns is None
 
     def _let_go(self) -> None:
         if self._turns is not None:

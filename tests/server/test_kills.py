@@ -60,7 +60,15 @@ def vector_of(name: str, number: int) -> np.ndarray:
     return np.random.default_rng([number, *name.encode()]).standard_normal(DIMENSION).astype(np.float32)
 
 
-def write(oracle: Oracle, client: Client, writer: int, seed: int, stop: threading.Event) -> None:
+def write(
+    oracle: Oracle,
+    client: Client,
+    writer: int,
+    seed: int,
+    stop: threading.Event,
+    reader: Client | None = None,
+) -> None:
+    """Changes, each of which `reader`, or else the same client, looks for; until `stop` or a failure."""
     dice = random.Random(seed)
     while not stop.is_set():
         names = dice.sample([f"w{writer}-{n}" for n in range(IDS_A_WRITER)], dice.choice([1, 1, 5]))
@@ -82,7 +90,7 @@ def write(oracle: Oracle, client: Client, writer: int, seed: int, stop: threadin
                 oracle.known[name] = after
                 oracle.maybe.pop(name, None)
             oracle.acknowledged += len(names)
-            look(oracle, client, names[0], after)
+            look(oracle, reader or client, names[0], after)
         except EarshotError:
             return  # the server is gone; what was asked last may have happened or not
 
@@ -183,9 +191,9 @@ def run(folder: Path, cycles: int, *, compacting: bool) -> Oracle:
 
 
 @contextlib.contextmanager
-def serving(data: Path, log: IO[bytes]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(data: Path, log: IO[bytes], *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`earshot serve` as people run it, which compacts every 60 updates by itself."""
-    arguments = ("serve", "--port", "0")
+    arguments = ("serve", "--port", "0", *more)
     with subprocess.Popen(
         [EARSHOT, *arguments],
         env=environment(data, EARSHOT_COMPACT_UPDATES="60"),
@@ -203,11 +211,15 @@ def serving(data: Path, log: IO[bytes]) -> Iterator[tuple[subprocess.Popen[str],
 
 def children(pid: int) -> list[int]:
     """Of a process and of its children, however deep."""
+    own = _children(pid)
+    return [*own, *(below for each in own for below in children(each))]
+
+
+def _children(pid: int) -> list[int]:
     try:
-        own = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:
         return []
-    return [*own, *(below for each in own for below in children(each))]
 
 
 def run_served(folder: Path, cycles: int, *, whole_group: bool) -> tuple[Oracle, int]:
@@ -240,6 +252,55 @@ def run_served(folder: Path, cycles: int, *, whole_group: bool) -> tuple[Oracle,
     return oracle, int(store.current(INDEX)[1:])
 
 
+def changing(oracle: Oracle, address: str, writer: int, stop: threading.Event) -> None:
+    """Writes on one connection and looks on another, perhaps another worker's; now and then on new ones."""
+    once = Retry(attempts=1)
+    for life in range(1_000_000):
+        if stop.is_set():
+            return
+        with Client(address, timeout=20, retry=once) as client, Client(address, retry=once) as other:
+            turn = threading.Event()
+            ends = threading.Timer(0.3, turn.set)  # then the kernel deals anew
+            ends.start()
+            write(oracle, client, writer, 1000 * writer + life, turn, other)
+            ends.cancel()
+
+
+def run_workers(folder: Path, kills: int) -> Oracle:
+    """One server with three workers, of which one after another is killed; its clients go on."""
+    dice = random.Random(20261129)
+    oracle, stop = Oracle(), threading.Event()
+    with (
+        forker(folder),
+        (folder / "serve.log").open("wb") as log,
+        serving(folder / "data", log, "--workers", "3") as (process, address),
+    ):
+        threads = [
+            threading.Thread(target=changing, args=(oracle, address, writer, stop))
+            for writer in range(WRITERS)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            time.sleep(1)
+            for _ in range(kills):
+                if workers := _children(process.pid):  # else all of them are about to start
+                    os.kill(dice.choice(workers), signal.SIGKILL)
+                time.sleep(dice.uniform(0.5, 3))
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(30)
+        for _ in range(10):  # connections, which are not all of one worker
+            with Client(address, timeout=30, retry=Retry(attempts=20)) as client:
+                oracle.settle(everything(client))
+    assert not oracle.wrong, oracle.wrong[:3]
+    text = (folder / "serve.log").read_text()
+    assert "Traceback" not in text, text
+    assert text.count("writes the journal of index") > 3, text
+    return oracle
+
+
 def next_version(store: Store, version: str) -> None:
     """Wait for a compaction to publish."""
     deadline = time.monotonic() + 120
@@ -261,6 +322,15 @@ def test_nothing_acknowledged_is_lost_or_comes_back(tmp_path: Path, compacting: 
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_the_server_that_people_run_loses_nothing_either(tmp_path: Path, whole_group: bool) -> None:
     assert run_served(tmp_path, 2, whole_group=whole_group)[0].acknowledged > 5
+
+
+def test_workers_that_are_killed_lose_nothing_and_each_sees_what_another_acknowledged(tmp_path: Path) -> None:
+    assert run_workers(tmp_path, 3).acknowledged > 100
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_lose_nothing_in_many_lives(tmp_path: Path) -> None:
+    assert run_workers(tmp_path, 40).acknowledged > 1000
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from earshot.client import Client
-from earshot.errors import FailedPrecondition
+from earshot.errors import NotFound
 from earshot.index import Index, Store
 from tests.servers import Server, earshot, serving
 
@@ -67,14 +67,21 @@ def serves_a_new_version_everywhere(server: Server) -> None:
         in_a_row = in_a_row + 1 if ask(server).endswith(version) else 0
 
 
-def refuses_updates_of_a_journal_with_one_writer(server: Server) -> None:
-    with Client(server.grpc) as client:
-        for change in (
-            lambda: client.upsert("plain", [{"id": "new", "vector": [0.0] * 8}]),
-            lambda: client.remove("plain", ["1"]),
-        ):
-            with pytest.raises(FailedPrecondition, match="--workers 1"):
-                change()
+def takes_updates_that_every_worker_sees_at_once(server: Server) -> None:
+    """Each client is a connection, and the kernel picks its worker."""
+    for number in range(30):
+        name, vector = f"new-{number}", np.full(8, 100.0 + number)
+        with Client(server.grpc) as writer, Client(server.http) as one, Client(server.grpc) as other:
+            assert writer.upsert("plain", [{"id": name, "vector": vector}]).sequence == 2 * number + 1
+            assert one.search("plain", vector=vector, k=1)[0].id == name
+            for hits in other.search_batch("plain", vectors=[vector, vector], k=1):
+                assert hits[0].id == name
+            assert one.remove("plain", [name]).count == 1
+            assert other.search("plain", vector=vector, k=1)[0].id != name
+            with pytest.raises(NotFound):
+                writer.read("plain", [name])
+    owners = re.findall(r"this process \((\d+)\) writes the journal of index plain", server.log())
+    assert len(set(owners)) == 2
 
 
 @pytest.mark.parametrize("transport", ["portable", "direct"])
@@ -82,7 +89,7 @@ def test_workers_are_replaced_take_up_new_versions_and_drain_together(transport:
     with serving(folder, "--transport", transport, "--workers", "2") as server:
         replaces_a_worker_that_dies(server)
         serves_a_new_version_everywhere(server)
-        refuses_updates_of_a_journal_with_one_writer(server)
+        takes_updates_that_every_worker_sees_at_once(server)
         workers = children(server.process.pid)
     assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
     assert "Traceback" not in server.log()

@@ -1,4 +1,4 @@
-"""Run by test_sqlite and test_postgres: append from several threads until killed.
+"""Run by test_sqlite, test_shared and test_postgres: append from several threads until killed.
 
 It prints each call and its number as they are acknowledged.
 """
@@ -12,8 +12,8 @@ from earshot.errors import EarshotError
 from earshot.index.journal import Remove, open_journal
 
 
-def main(address: str, name: str) -> None:
-    journal = open_journal(address, "podcasts")
+def main(address: str, name: str, *how: str) -> None:
+    journal = open_journal(address, "podcasts", shared="shared" in how)
     printing = threading.Lock()
 
     def write(thread: int) -> None:
@@ -32,7 +32,7 @@ def main(address: str, name: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], sys.argv[2])
+        main(*sys.argv[1:])
     except EarshotError as error:
         print(type(error).__name__, error.message, file=sys.stderr)
         sys.exit(1)
