@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from earshot.errors import (
     EarshotError,
@@ -30,6 +30,7 @@ from earshot.index.live import LiveIndex, Sealer, empty_index
 from earshot.index.tuning import choose
 from earshot.jobs.journals import journal_address
 
+from .background import let_searches_go_first, one_worker_at_a_time, patiently
 from .embedders import Embedders
 from .feed import Feed
 from .warm import Recent, warm_up
@@ -38,6 +39,7 @@ __all__ = ["Registry", "ServedIndex"]
 
 DEFAULT_TARGET_RECALL = 0.95
 TIDY_SECONDS = 0.1
+PAUSE_SECONDS = 0.002  # between two searches that warm a version up, for those of others
 MEASURING_PAUSE, FIRST_MEASURING_PAUSE = 200, 50
 """Measuring recall is followed by so many times as long without it: searches of that moment take longer, and
 of a hundred one may. At first more often, until there is something to tell."""
@@ -227,10 +229,9 @@ class Registry:
                 return
             if self._failed_version.get(name) == version:
                 return
-            started = time.perf_counter()
-            index = self._open(name, version)
-            ready = _served(name, version, index, asked, served.recent if served is not None else Recent())
-            self._warm_up(ready)
+            # While one worker replaces a version the others serve, and hold one in memory where it holds two.
+            with contextlib.nullcontext() if served is None else one_worker_at_a_time():
+                self._replace(name, version, asked, Recent() if served is None else served.recent)
         except FailedPrecondition as error:
             if version:
                 self._note(name, version, error)
@@ -240,13 +241,19 @@ class Registry:
         except Exception:
             log.exception("index %s %s could not be opened", name, version)
             self._note(name, version, Internal("it could not be opened; the server's log has the cause"))
-        else:
-            self.load_seconds[name] = time.perf_counter() - started
-            self.loads[name, "ok"] += 1
-            self._serve(ready)
-            self._problems.pop(name, None)
-            self._failed_version.pop(name, None)
-            log.info("serving index %s version %s, %d datapoints", name, version, len(index))
+
+    def _replace(self, name: str, version: str, asked: IndexConfig, recent: Recent) -> None:
+        """Open, warm up and serve a version. Raises as `_open`."""
+        started = time.perf_counter()
+        index = self._open(name, version)
+        ready = _served(name, version, index, asked, recent)
+        self._warm_up(ready)
+        self._serve(ready)
+        self.load_seconds[name] = time.perf_counter() - started
+        self.loads[name, "ok"] += 1
+        self._problems.pop(name, None)
+        self._failed_version.pop(name, None)
+        log.info("serving index %s version %s, %d datapoints", name, version, len(index))
 
     def _version(self, name: str) -> str:
         """The current version, empty where there is none and none is needed. Raises as `Store.current`."""
@@ -260,7 +267,7 @@ class Registry:
     def _open(self, name: str, version: str) -> LiveIndex:
         """A version with the updates after it; of an index without a version, the updates alone."""
         if version:
-            opened = self.store.open(name, version)
+            opened = patiently(self.store.open, name, version)
         else:
             asked = self.store.asked(name)
             opened = empty_index(
@@ -271,7 +278,7 @@ class Registry:
             )
         feed = self._feeds.get(name)
         if feed is not None:
-            carried, before = feed.carried_over(opened), feed.index
+            carried, before = patiently(feed.carried_over, opened), feed.index
             # What was asked of another model, or another dimension, says nothing here.
             if (before.dimension, before.manifest.model) == (opened.dimension, opened.manifest.model):
                 carried.watch = before.watch.renewed()
@@ -304,7 +311,10 @@ class Registry:
     def _warm_up(self, ready: ServedIndex) -> None:
         """Searches before the swap, so that the first real one finds all in memory, the model too."""
         index = ready.index
-        warm_up(index, ready.crowding, ready.recent)
+        pause = PAUSE_SECONDS if self._thread.is_alive() else 0.0
+        warm = partial(warm_up, index, ready.crowding, ready.recent, pause=pause)
+        # Threads inherit the priority of who starts them, and shards are searched by threads that stay.
+        patiently(warm) if index.manifest.shards == 1 else warm()
         if self._embedders is not None and index.manifest.model:
             try:
                 self._embedders.get(index.manifest.model)("warm up")
@@ -328,8 +338,7 @@ class Registry:
 
     def _tidy(self) -> None:
         """Follows what other processes write, sets fresh datapoints in order, and watches recall."""
-        with contextlib.suppress(AttributeError, OSError):  # Linux: searches come first
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        let_searches_go_first()
         measure_at: dict[str, float] = {}
         while not self._stopping.wait(TIDY_SECONDS):
             for name in list(self._feeds):

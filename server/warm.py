@@ -23,6 +23,7 @@ __all__ = ["Recent", "warm_up"]
 log = logging.getLogger(__name__)
 
 STORED_QUERIES = 64
+TOGETHER = 8  # of these: a longer call would keep a core for as long
 RECENT_BATCHES = 32
 RECENT_QUERIES = 16  # of one batch
 SECONDS_BETWEEN = 0.1
@@ -44,29 +45,33 @@ class Recent:
             self._next = now + SECONDS_BETWEEN
             self._kept.append((np.atleast_2d(queries)[:RECENT_QUERIES].copy(), k, dict(options)))
 
-    def replay(self, index: LiveIndex) -> int:
+    def replay(self, index: LiveIndex, pause: float) -> int:
         """Asks `index` the same; how many batches it could answer, for it may be of another kind."""
         answered = 0
         for queries, k, options in list(self._kept):
             try:
-                _search(index, queries, k, options)
+                _search(index, queries, k, options, pause)
                 answered += 1
             except EarshotError as error:
                 log.debug("a recent search cannot be asked of the new version: %s", error.message)
         return answered
 
 
-def warm_up(index: LiveIndex, crowding: int | None, recent: Recent) -> None:
-    """Searches as those that will come: alone and together, with tags and metadata, and the recent ones."""
+def warm_up(index: LiveIndex, crowding: int | None, recent: Recent, *, pause: float) -> None:
+    """Searches as those that will come: alone and together, with tags and metadata, and the recent ones.
+
+    `pause`: Seconds before each, in which the cores are others'.
+    """
     if len(index):
         queries = index.vectors(index.sample_ids(STORED_QUERIES))
         k = min(10, len(index))
-        _search(index, queries, k, {"crowding": crowding})
-        for query in queries[:8]:
-            _search(index, query, k, {"crowding": crowding})
-    recent.replay(index)
+        several = [queries[start : start + TOGETHER] for start in range(0, len(queries), TOGETHER)]
+        for some in (*several, *queries[:TOGETHER]):
+            _search(index, some, k, {"crowding": crowding}, pause)
+    recent.replay(index, pause)
 
 
-def _search(index: LiveIndex, queries: Floats, k: int, options: Mapping[str, Any]) -> None:
+def _search(index: LiveIndex, queries: Floats, k: int, options: Mapping[str, Any], pause: float) -> None:
+    time.sleep(pause)
     found = index.search(queries, k, **options)
     _ = found.ids, found.crowding_tags, found.metadata  # which are read when they are asked for

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from earshot.errors import DataLoss
 from earshot.index import Index, Store
 from earshot.index.live import LiveIndex
 from earshot.server import messages
 from earshot.server.embedders import Embedders
+from earshot.server.feed import Feed
 from earshot.server.registry import Registry
 from earshot.server.service import Service
 from earshot.server.warm import Recent
@@ -89,3 +91,16 @@ def test_a_sample_is_small_however_much_is_asked(monkeypatch: pytest.MonkeyPatch
             recent.note(np.ones((1000, DIMENSIONS), np.float32), 10, {})
         now += 1.0
     assert sum(len(queries) for queries, *_ in recent._kept) <= 32 * 16
+
+
+def test_a_version_that_cannot_take_over_is_told_and_the_old_one_serves_on(
+    store: Store, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any) -> None:
+        raise DataLoss("entry 7 is missing")
+
+    monkeypatch.setattr(Feed, "take", lost)
+    store.publish("warm", build())
+    registry.refresh()
+    assert "entry 7 is missing" in registry.problems["warm"]
+    assert registry.get("warm").version == "v000001"
