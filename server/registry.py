@@ -33,6 +33,7 @@ from earshot.jobs.journals import journal_address
 from .background import let_searches_go_first, one_worker_at_a_time, patiently
 from .embedders import Embedders
 from .feed import Feed
+from .huge_pages import HugePages
 from .warm import Recent, warm_up
 
 __all__ = ["Registry", "ServedIndex"]
@@ -98,6 +99,7 @@ class Registry:
         self._served: dict[str, ServedIndex] = {}
         self._feeds: dict[str, Feed] = {}
         self._sealer = Sealer()
+        self._huge_pages = HugePages()
         self._short: set[str] = set()
         self.on_short_recall: Callable[[str, str], None] = lambda name, reason: None
         self._problems: dict[str, str] = {}
@@ -249,6 +251,7 @@ class Registry:
         ready = _served(name, version, index, asked, recent)
         self._warm_up(ready)
         self._serve(ready)
+        self._huge_pages.begin()
         self.load_seconds[name] = time.perf_counter() - started
         self.loads[name, "ok"] += 1
         self._problems.pop(name, None)
@@ -337,12 +340,13 @@ class Registry:
             self.refresh()
 
     def _tidy(self) -> None:
-        """Follows what other processes write, sets fresh datapoints in order, and watches recall."""
+        """Follows what others write, sets fresh datapoints in order, watches recall, moves memory."""
         let_searches_go_first()
         measure_at: dict[str, float] = {}
         while not self._stopping.wait(TIDY_SECONDS):
             for name in list(self._feeds):
                 self._tidy_one(name, measure_at)
+            self._huge_pages.turn()
 
     def _tidy_one(self, name: str, measure_at: dict[str, float]) -> None:
         # A function, so that between its turns the thread keeps no index that was deleted meanwhile.
