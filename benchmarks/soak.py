@@ -1,7 +1,7 @@
 """A long run of the server under load, with everything that happens to a server in the meantime.
 
-`python -m benchmarks.soak [--minutes 30] [--load 0.7]`: h2load (Debian's nghttp2-client) asks at that share
-of what the server can do; versions are swapped, datapoints updated, calls are cancelled and clients vanish in
+`python -m benchmarks.soak [--minutes 30] [--load 0.7] [--workers 1]`: h2load (Debian's nghttp2-client) asks at
+that share of what the server can do; versions are swapped, datapoints updated, calls are cancelled and clients vanish in
 mid-call. It fails where a search failed or was answered wrongly, memory grew, the log has an error, or the
 end was no drain.
 """
@@ -9,6 +9,7 @@ end was no drain.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import re
@@ -30,6 +31,7 @@ import httpx
 import numpy as np
 
 from earshot.client import Client
+from earshot.errors import NotFound
 from earshot.index import Index, Store
 from earshot.index.journal import open_journal
 from earshot.server.run import Addresses
@@ -46,7 +48,10 @@ LIVE = 1_000  # datapoints that come and go
 CLIENTS, STREAMS = 8, 16  # of h2load, and how many calls each may have under way
 MOST_GROWTH = 0.05  # of resident memory, from the second quarter of the run to the last
 FINE = {"OK", "CANCELLED"}
-HURRIED = {"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}  # of calls that were given no time
+EXPECTED = {
+    "BatchSearch": {"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"},  # which were given no time
+    "ReadDatapoints": {"NOT_FOUND"},  # what was just removed
+}
 WRONG = re.compile(r"Traceback|InvalidStateError|never retrieved| ERROR ")
 COUNTED = re.compile(r'earshot_requests_total\{code="(\w+)".*method="(\w+)".*\} (\S+)')
 
@@ -110,12 +115,19 @@ class Troubles:
                     hurried(batch.SerializeToString(), timeout=random.choice((1e-4, 1e-3)))
 
     def update(self) -> None:
-        """Datapoints far from what is searched for, some of them new, some again, some gone."""
+        """Datapoints far from what is searched for, some of them new, some again, some gone; whoever is asked
+        next, on another connection, knows of it."""
         names = [f"live-{random.randrange(LIVE)}" for _ in range(10)]
         far = -np.frombuffer(search_service_pb2.SearchRequest.FromString(self.request).vector.float32, "<f4")
-        with Client(self.addresses.grpc) as client:
+        here = set(names[:8]) - set(names[8:])
+        with Client(self.addresses.grpc) as client, Client(self.addresses.http) as other:
             client.upsert(INDEX, [{"id": name, "vector": far} for name in set(names[:8])])
             client.remove(INDEX, names[8:])
+            if {point.id for point in other.read(INDEX, list(here))} != here:
+                raise ValueError(f"{here} are not all there")
+            with contextlib.suppress(NotFound):
+                other.read(INDEX, names[8:])
+                raise ValueError(f"some of {names[8:]} are still there")
 
     def vanish_from_streams(self) -> None:
         """A stream of queries whose client closes its connection in the middle."""
@@ -168,23 +180,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--load", type=float, default=0.7, help="share of what the server can do")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the server")
     parser.add_argument("--json", type=Path, help="write what was seen here too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        seen = soak(Path(folder), options.minutes, options.load)
+        seen = soak(Path(folder), options.minutes, options.load, options.workers)
     print(json.dumps(seen, indent=2))
     if options.json:
         options.json.write_text(json.dumps(seen, indent=2) + "\n")
     sys.exit(bool(seen["findings"]))
 
 
-def soak(folder: Path, minutes: float, share: float) -> dict[str, Any]:
+def soak(folder: Path, minutes: float, share: float, workers: int = 1) -> dict[str, Any]:
     """The run: what was done and seen; `findings` is empty where all is well."""
     swaps = Swaps(Store(folder / "data"))
     vector = datapoint_pb2.Vector(float32=synthetic(1, 2)[0].astype("<f4").tobytes())
     request = search_service_pb2.SearchRequest(index=INDEX, vector=vector).SerializeToString()
     findings: list[str] = []
-    with _server(folder) as (process, addresses):
+    with _server(folder, workers) as (process, addresses):
         capacity = load_by_h2load(addresses, Asked("capacity", SEARCH, (request,)), 32, 5.0).per_second
         troubles = Troubles(addresses, request)
         troubles.every(SWAP_SECONDS, swaps.swap)
@@ -212,7 +225,7 @@ def soak(folder: Path, minutes: float, share: float) -> dict[str, Any]:
     if "0 failed, 0 errored, 0 timeout" not in load:
         findings.append(f"h2load: {load}")
     for method, counts in codes.items():
-        if set(counts) - FINE - (HURRIED if method == "BatchSearch" else set()):
+        if set(counts) - FINE - EXPECTED.get(method, set()):
             findings.append(f"statuses of {method}: {counts}")
     if code:
         findings.append(f"the server ended with code {code}")
@@ -233,7 +246,7 @@ def soak(folder: Path, minutes: float, share: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Addresses]]:
+def _server(folder: Path, workers: int) -> Iterator[tuple[subprocess.Popen[str], Addresses]]:
     command = [
         sys.executable,
         "-m",
@@ -242,6 +255,8 @@ def _server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Addresses]]:
         "direct",
         "--data-dir",
         str(folder / "data"),
+        "--workers",
+        str(workers),
     ]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -280,8 +295,14 @@ def _codes(addresses: Addresses) -> dict[str, dict[str, int]]:
 
 
 def _resident_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1024
+    """Of a process and those that it started."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:  # it has just ended
+        return 0.0
+    own = re.findall(r"VmRSS:\s+(\d+) kB", status)
+    return sum(map(int, own)) / 1024 + sum(_resident_mib(int(child)) for child in children)
 
 
 if __name__ == "__main__":
