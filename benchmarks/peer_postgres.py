@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -91,23 +90,20 @@ def _client(address: str, index: str, setting: int) -> Ask:
 
 
 def _pgbench(address: str, folder: Path, index: str, setting: int, queries: Floats, seconds: float) -> float:
-    """PostgreSQL's own load generator."""
-    import psycopg
+    """PostgreSQL's own load generator: a prepared statement, to which a request brings its vectors, as text."""
     from psycopg.conninfo import conninfo_to_dict
 
     literals = [_literal(query) for query in queries]
-    one = NEAREST.format(f"'{literals[0]}'")
-    many = TOGETHER.format("(SELECT array_agg(v) FROM asked)")
-    with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS asked")
-        connection.execute(f"CREATE TABLE asked (v vector({queries.shape[1]}))")
-        connection.cursor().executemany("INSERT INTO asked VALUES (%s)", [(literal,) for literal in literals])
-    (folder / "statement.sql").write_text((one if len(queries) == 1 else many) + ";\n")
+    if len(queries) == 1:
+        statement, asked = NEAREST.format("(:asked)"), literals[0]
+    else:
+        statement, asked = TOGETHER.format("(:asked)"), "{" + ",".join(f'"{each}"' for each in literals) + "}"
+    (folder / "statement.sql").write_text(statement + ";\n")
     where = conninfo_to_dict(address)
     output = subprocess.run(
         [
             *(str(_programs() / "pgbench"), "-n", "-M", "prepared", f"-c{CLIENTS}", "-j1"),
-            *(f"-T{round(seconds)}", "-f", str(folder / "statement.sql")),
+            *(f"-T{round(seconds)}", "-D", f"asked={asked}", "-f", str(folder / "statement.sql")),
             *("-h", str(where["host"]), "-U", str(where["user"]), str(where["dbname"])),
         ],
         env={**os.environ, "PGOPTIONS": f"-c {KNOBS[index]}={setting} -c enable_seqscan=off"},
@@ -127,4 +123,4 @@ def _programs() -> Path:
 
 
 def _literal(vector: Floats) -> str:
-    return json.dumps(vector.tolist(), separators=(",", ":"))
+    return f"[{','.join(map(str, vector))}]"  # as many digits as float32 has

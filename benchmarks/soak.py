@@ -1,9 +1,9 @@
 """A long run of the server under load, with everything that happens to a server in the meantime.
 
-`python -m benchmarks.soak [--minutes 30] [--load 0.7] [--workers 1]`: h2load (Debian's nghttp2-client) asks at
-that share of what the server can do; versions are swapped, datapoints updated, calls are cancelled and clients vanish in
-mid-call. It fails where a search failed or was answered wrongly, memory grew, the log has an error, or the
-end was no drain.
+`python -m benchmarks.soak [--minutes 30] [--load 0.7] [--workers 1]`: h2load (Debian's nghttp2-client) asks
+at that share of what the server can do; versions are swapped, datapoints updated, calls are cancelled and
+clients vanish in mid-call. It fails where a search failed or was answered wrongly, an update was not seen by
+who asked next, memory grew, the log has an error, or the end was no drain.
 """
 
 from __future__ import annotations
