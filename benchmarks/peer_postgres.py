@@ -90,7 +90,7 @@ def _client(address: str, index: str, setting: int) -> Ask:
 
 
 def _pgbench(address: str, folder: Path, index: str, setting: int, queries: Floats, seconds: float) -> float:
-    """PostgreSQL's own load generator: a prepared statement, to which a request brings its vectors, as text."""
+    """PostgreSQL's own load generator: a prepared statement; each request brings its vectors, as text."""
     from psycopg.conninfo import conninfo_to_dict
 
     literals = [_literal(query) for query in queries]
