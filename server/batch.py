@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from earshot.errors import InvalidArgument
 
 from . import messages
-from .registry import ServedIndex
 from .search import SearchPlan, query_text, query_vector
+from .served_index import ServedIndex
 
 __all__ = ["batch_kind", "batch_texts", "batch_vectors"]
 

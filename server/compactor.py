@@ -131,6 +131,9 @@ class Compactor:
             self._trim(name)
 
     def _compact(self, name: str, reason: str) -> None:
+        self._registry.look_at(name)  # another worker, or server, may have done it a moment ago
+        if self.reason(name) is None:
+            return
         log.info("compacting index %s: %s", name, reason)
         began = time.monotonic()
         try:

@@ -7,17 +7,20 @@ seen every update that another was asked for and has acknowledged.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from earshot.errors import DataLoss, EarshotError, FailedPrecondition, NotFound, PermissionDenied
 from earshot.index import Index
 from earshot.index.journal import Entry, Journal, is_shared, open_journal, turns_of
 from earshot.index.live import LiveIndex, Seal
+
+if TYPE_CHECKING:
+    from earshot.index.journal.turns import Turns
 
 __all__ = ["Feed"]
 
@@ -53,16 +56,13 @@ class Feed:
         self.name = name
         self._address = address
         self._shared = shared
-        self._turns = None
-        if shared and isinstance(address, Path):
-            with contextlib.suppress(PermissionDenied):  # where none of them can write
-                self._turns = turns_of(address)
         self._seal = seal
         self._owning, self._following = threading.Lock(), threading.Lock()
         self._owns = False
         self._inode: int | None = None
         self._journal = self._reader()
         self.index = self._live(version)
+        self._turns = self._open_turns() if shared and isinstance(address, Path) else None
 
     @property
     def is_shared(self) -> bool:
@@ -135,10 +135,7 @@ class Feed:
         """Apply what others wrote. Raises as `Journal.read`."""
         if self._owns and not self.is_shared:
             return
-        if self._journal is None:
-            with self._owning:
-                if self._journal is None:
-                    self._journal = self._reader()
+        self._look_for_journal()
         if self._journal is not None and self._journal.last() > self.index.sequence:
             with self._following:
                 self._catch_up(self.index)
@@ -149,6 +146,7 @@ class Feed:
         Raises:
             DataLoss, FailedPrecondition: The journal does not fit the version.
         """
+        self._look_for_journal()
         return self._live(version)
 
     def take(self, index: LiveIndex, serve: Callable[[], None]) -> None:
@@ -171,6 +169,27 @@ class Feed:
         if self._turns is not None:
             self._turns.close()
 
+    def _open_turns(self) -> Turns | None:
+        """How far the other workers came, where any of them can write."""
+        assert isinstance(self._address, Path)
+        try:
+            turns = turns_of(self._address)
+        except PermissionDenied:
+            return None
+        with turns.turn():
+            # Nobody writes, so what is on disk is all there is; somebody may have put another journal there.
+            self._journal = self._journal or self._reader()
+            last = 0 if self._journal is None else self._journal.last()
+            if turns.reached > last:
+                log.error(
+                    "index %s: updates up to %d were acknowledged, and its journal ends at %d",
+                    self.name,
+                    turns.reached,
+                    last,
+                )
+            turns.reached = last
+        return turns
+
     def _live(self, version: Index) -> LiveIndex:
         if self._journal is None:
             return LiveIndex(version, seal=self._seal)
@@ -188,6 +207,13 @@ class Feed:
     def _catch_up(self, live: LiveIndex) -> None:
         if self._journal is not None:
             live.replay(self._journal.read(live.sequence))
+
+    def _look_for_journal(self) -> None:
+        """Another process may have begun one."""
+        if self._journal is None:
+            with self._owning:
+                if self._journal is None:
+                    self._journal = self._reader()
 
     def _reader(self) -> Journal | None:
         if self._address is None or (isinstance(self._address, Path) and not self._address.exists()):

@@ -5,6 +5,7 @@ Knows no transport. All methods are synchronous, thread-safe and raise only `ear
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -196,6 +197,8 @@ class IndexService:
             "config": msgspec.convert(asked, messages.IndexConfig, from_attributes=True),
             "etag": self._store.etag(name),
         }
+        with suppress(EarshotError):  # the number of datapoints is as of a moment ago then
+            self._registry.catch_up(name)
         served = self._registry.peek(name)
         manifest = None
         try:

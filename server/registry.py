@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 
 from earshot.errors import (
@@ -23,20 +22,20 @@ from earshot.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from earshot.index import IndexConfig, Manifest, Store, Tuning
+from earshot.index import IndexConfig, Manifest, Store
 from earshot.index.distance import DistanceMeasure, FeatureNorm
 from earshot.index.journal import drop_journal
 from earshot.index.live import LiveIndex, Sealer, empty_index
-from earshot.index.tuning import choose
 from earshot.jobs.journals import journal_address
 
 from .background import let_searches_go_first, one_worker_at_a_time, patiently
 from .embedders import Embedders
 from .feed import Feed
 from .huge_pages import HugePages
+from .served_index import ServedIndex, served_index
 from .warm import Recent, warm_up
 
-__all__ = ["Registry", "ServedIndex"]
+__all__ = ["Registry"]
 
 DEFAULT_TARGET_RECALL = 0.95
 TIDY_SECONDS = 0.1
@@ -49,31 +48,6 @@ of a hundred one may. At first more often, until there is something to tell."""
 _MAY_PASS = (Unavailable, ResourceExhausted, PermissionDenied)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, weakref_slot=True)
-class ServedIndex:
-    """One open version. A request holds on to it from start to end, whatever is swapped meanwhile."""
-
-    name: str
-    version: str
-    index: LiveIndex
-    target_recall: float | None = None
-    """Asked for since it was built, and measured for it; None for what it was built with."""
-    crowding: int | None = None
-    """Neighbors with the same tag where a search says nothing; None for no limit."""
-    recent: Recent = field(default_factory=Recent, compare=False)
-    """What is asked of the index, whatever version answers."""
-
-    @property
-    def promised(self) -> float:
-        """The recall of a search that asks for none."""
-        return self.target_recall or self.index.manifest.tuning.target_recall
-
-    @property
-    def is_short(self) -> bool:
-        """Whether real searches were measured to find less than promised, beyond chance."""
-        return self.index.watch.is_short_of(self.promised)
 
 
 class Registry:
@@ -150,11 +124,17 @@ class Registry:
     def ready(self, name: str) -> ServedIndex | None:
         """The same where it may answer at once; None where `get` has to look at the disk."""
         served = self._served.get(name)
-        return None if self._shared and self._is_behind(name) else served
+        if self._shared and served is not None:
+            feed = self._feeds.get(name)
+            if feed is not None and feed.is_behind:
+                return None
+        return served
 
-    def _is_behind(self, name: str) -> bool:
+    def catch_up(self, name: str) -> None:
+        """See whatever another worker acknowledged before. Raises as `Feed.follow`."""
         feed = self._feeds.get(name)
-        return feed is not None and feed.is_behind
+        if feed is not None and feed.is_behind:
+            feed.follow()
 
     def get(self, name: str) -> ServedIndex:
         """The open version of an index, with every update that this server acknowledged before.
@@ -162,8 +142,7 @@ class Registry:
         Raises NotFound for an unknown name, FailedPrecondition for an index without a version yet,
         Unavailable for one whose current version cannot be opened, and as `Feed.follow`.
         """
-        if self._shared and self._is_behind(name):
-            self._feeds[name].follow()
+        self.catch_up(name)
         served = self._served.get(name)
         if served is None:
             self.store.config(name)
@@ -226,7 +205,7 @@ class Registry:
             if served is not None and served.version == version:
                 self._problems.pop(name, None)
                 self._failed_version.pop(name, None)
-                if (now := _served(name, version, served.index, asked, served.recent)) != served:
+                if (now := served_index(name, version, served.index, asked, served.recent)) != served:
                     self._served[name] = now
                 return
             if self._failed_version.get(name) == version:
@@ -248,7 +227,7 @@ class Registry:
         """Open, warm up and serve a version. Raises as `_open`."""
         started = time.perf_counter()
         index = self._open(name, version)
-        ready = _served(name, version, index, asked, recent)
+        ready = served_index(name, version, index, asked, recent)
         self._warm_up(ready)
         self._serve(ready)
         self._huge_pages.begin()
@@ -381,20 +360,3 @@ class Registry:
             reason = f"real queries find {recall.value:.4f} of their neighbors, at most {recall.high:.4f}"
             log.warning("index %s is short of its recall %g: %s", name, served.promised, reason)
             self.on_short_recall(name, reason)
-
-
-def _served(name: str, version: str, index: LiveIndex, asked: IndexConfig, recent: Recent) -> ServedIndex:
-    """An open version with what was asked of searches since it was built."""
-    manifest = index.manifest
-    tuning, target = manifest.tuning, asked.target_recall
-    # A target that no approximate search was measured to hold would be searched exactly: not unasked.
-    if target is not None and (target == tuning.target_recall or not _is_measured(tuning, target)):
-        target = None
-    crowding = asked.per_crowding_attribute_neighbor_count
-    if crowding is None:
-        crowding = manifest.config.get("per_crowding_attribute_neighbor_count")
-    return ServedIndex(name, version, index, target, crowding or None, recent)
-
-
-def _is_measured(tuning: Tuning, target_recall: float) -> bool:
-    return not tuning.chosen.leaves or bool(choose(tuning.points, 10, target_recall).leaves)

@@ -16,8 +16,8 @@ from earshot.index import Datapoint, Explanation, SearchResult
 from earshot.index.filters import Where
 
 from . import messages
-from .registry import ServedIndex
 from .restricts import restricts_of, where_of
+from .served_index import ServedIndex
 from .visible import check_visible
 
 __all__ = [

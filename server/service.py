@@ -21,7 +21,7 @@ from .embedders import Embedders
 from .index_service import IndexService
 from .names import index_id, version_name
 from .operations import Operations
-from .registry import Registry, ServedIndex
+from .registry import Registry
 from .search import (
     SearchPlan,
     attach,
@@ -34,6 +34,7 @@ from .search import (
     query_text,
     query_vector,
 )
+from .served_index import ServedIndex
 from .telemetry import note_queries, stage
 from .updates import Updates
 from .visible import check_visible

@@ -19,9 +19,10 @@ from earshot.index.journal import UNSET, Entry, Patch, Put, Remove, encode_puts
 from . import update_messages as messages
 from .feed import Feed
 from .names import index_id
-from .registry import Registry, ServedIndex
+from .registry import Registry
 from .restricts import stored_restricts
 from .search import query_text
+from .served_index import ServedIndex
 from .telemetry import CURRENT, note_queries, stage
 
 __all__ = ["Update", "Updates", "Upsert", "parts_of"]

@@ -145,9 +145,10 @@ class SqliteJournal(WritesInGroups):
         """See `Journal`."""
         if self._group is None or self._last:
             raise FailedPrecondition(f"{self._path} holds updates, or was opened to read only")
-        with self._turn(), told(self._path), self._transaction() as writer:
-            writer.execute("UPDATE state SET trimmed = ?", (sequence,))
-        self._last = sequence
+        with self._turn(), told(self._path):
+            with self._transaction() as writer:
+                writer.execute("UPDATE state SET trimmed = ?", (sequence,))
+            self._last = sequence
 
     def status(self) -> JournalStatus:
         """See `Journal`."""

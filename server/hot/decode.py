@@ -19,8 +19,9 @@ from .. import messages
 from ..batch import MAX_NEIGHBORS_IN_ALL, MAX_QUERIES
 from ..names import index_id
 from ..proto_codec import batch_search_request, search_request
-from ..registry import Registry, ServedIndex
+from ..registry import Registry
 from ..search import SearchPlan, plan_search
+from ..served_index import ServedIndex
 from ..wire import LENGTH_DELIMITED, tag
 
 __all__ = ["Around", "UsualRequests", "Vectors", "options_of_batch", "options_of_search", "split"]

@@ -12,8 +12,8 @@ import numpy as np
 from earshot.index import SearchResult
 
 from .. import messages
-from ..registry import ServedIndex
 from ..search import SearchPlan, attach
+from ..served_index import ServedIndex
 
 __all__ = ["Pieces"]
 

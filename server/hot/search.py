@@ -23,8 +23,8 @@ from ..batch import batch_kind, batch_texts, batch_vectors
 from ..json_codec import decode
 from ..names import index_id
 from ..proto_codec import batch_search_request, search_request
-from ..registry import ServedIndex
 from ..search import SearchPlan, find, plan_search, query_kind, query_text, query_vector
+from ..served_index import ServedIndex
 from ..service import Service
 from ..telemetry import CallRecord, Metrics, current
 from ..visible import check_visible, when_visible

@@ -26,8 +26,9 @@ from earshot.server.hot.decode import (
 from earshot.server.hot.decode_json import options_of_json, split_json
 from earshot.server.json_codec import decode
 from earshot.server.proto_codec import batch_search_request, search_request
-from earshot.server.registry import Registry, ServedIndex
+from earshot.server.registry import Registry
 from earshot.server.search import SearchPlan, plan_search, query_kind, query_vector
+from earshot.server.served_index import ServedIndex
 from earshot.v1 import datapoint_pb2, search_service_pb2
 
 DIMENSIONS = 6
@@ -46,7 +47,7 @@ class Opened:
             NAME, "v000001", LiveIndex(Index.build(np.eye(DIMENSIONS, dtype=np.float32)))
         )
 
-    def peek(self, name: str) -> ServedIndex | None:
+    def ready(self, name: str) -> ServedIndex | None:
         return self.served if name == NAME else None
 
 

@@ -15,8 +15,8 @@ from earshot.index import Index
 from earshot.index.live import LiveIndex
 from earshot.server import messages
 from earshot.server.hot.encode import JsonAnswers, ProtobufAnswers
-from earshot.server.registry import ServedIndex
 from earshot.server.search import SearchPlan, attach, find, plan_search
+from earshot.server.served_index import ServedIndex
 from earshot.v1 import search_service_pb2
 
 DIMENSIONS = 6
