@@ -6,6 +6,7 @@ For `benchmarks.service_peers`. What only one of them needs is imported where th
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -27,8 +28,8 @@ EF = ladder(K, 1000)
 
 
 @contextmanager
-def earshot(vectors: Floats, folder: Path) -> Iterator[Peer]:
-    """This project: the direct transport, and its Python client."""
+def earshot(vectors: Floats, folder: Path, workers: int | None = None) -> Iterator[Peer]:
+    """This project: the direct transport with a worker a core, and its Python client."""
     from earshot.index import Index, Store
 
     store = Store(folder)
@@ -36,7 +37,7 @@ def earshot(vectors: Floats, folder: Path) -> Iterator[Peer]:
         store.create("peer")
         store.publish("peer", Index.build(vectors))
     command = (sys.executable, "-m", "benchmarks.service", "--serve", "direct", "--data-dir", str(folder))
-    with running(*command) as printed:
+    with running(*command, "--workers", str(workers or os.cpu_count() or 1)) as printed:
         address = patiently(lambda: json.loads(printed.read_text())["grpc"])
         settings = np.arange(0.9, 0.999, 0.005).round(3).tolist()
         yield Peer(partial(_earshot_client, address), settings, partial(_earshot_h2load, address))
@@ -173,6 +174,7 @@ def _free_port() -> int:
 
 SERVICES: dict[str, Start] = {
     "earshot": earshot,
+    "earshot, one worker": partial(earshot, workers=1),
     "pgvector HNSW": pgvector,
     "pgvector IVF": partial(pgvector, index="ivfflat"),
     "milvus-lite": milvus,
