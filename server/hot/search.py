@@ -120,7 +120,7 @@ class Searcher:
             on_batch=partial(metrics.batch, "embed"),
         )
         metrics.queues.update(engine=self._searches.waiting, embed=self._texts.waiting)
-        self._catching_up = Together(executor, service.registry.get)
+        self._catching_up = Together(service.registry.get, "earshot-catching-up")
         self._protobuf, self._json = ProtobufAnswers(), JsonAnswers()
         self._costs: Costs[Key] = Costs(INLINE_SECONDS)
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 __all__ = ["Together"]
+
+THREADS = 4  # names that are looked at side by side
 
 Result = TypeVar("Result")
 
 
 class Together(Generic[Result]):
-    """`function` of a name in a thread: who asks while it runs shares the next run. For one event loop."""
+    """`function` of a name in a thread: who asks while it runs shares the next run. For one event loop.
 
-    def __init__(self, executor: Executor, function: Callable[[str], Result]) -> None:
-        self._executor = executor
+    In threads of its own, which wait for no other work; there are none before the first look.
+    """
+
+    def __init__(self, function: Callable[[str], Result], name: str) -> None:
+        self._executor = ThreadPoolExecutor(THREADS, name)
         self._function = function
         self._running: dict[str, asyncio.Future[Result]] = {}
 

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-
-import pytest
 
 from earshot.errors import DataLoss
 from earshot.server.hot.together import Together
-
-
-@pytest.fixture
-def executor() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4) as executor:
-        yield executor
 
 
 class Journal:
@@ -37,10 +27,10 @@ class Journal:
         return seen
 
 
-def test_who_comes_while_one_looks_shares_the_next_look(executor: ThreadPoolExecutor) -> None:
+def test_who_comes_while_one_looks_shares_the_next_look() -> None:
     async def main() -> None:
         journal = Journal()
-        together = Together(executor, journal.look)
+        together = Together(journal.look, "looking")
         first = asyncio.create_task(together.look("mine"))
         await asyncio.to_thread(journal.began.acquire)
         late = [asyncio.create_task(together.look("mine")) for _ in range(5)]
@@ -55,10 +45,10 @@ def test_who_comes_while_one_looks_shares_the_next_look(executor: ThreadPoolExec
     asyncio.run(main())
 
 
-def test_who_gives_up_takes_nobody_along_and_all_hear_what_failed(executor: ThreadPoolExecutor) -> None:
+def test_who_gives_up_takes_nobody_along_and_all_hear_what_failed() -> None:
     async def main() -> None:
         journal = Journal()
-        together = Together(executor, journal.look)
+        together = Together(journal.look, "looking")
         first = asyncio.create_task(together.look("damaged"))
         await asyncio.to_thread(journal.began.acquire)
         late = [asyncio.create_task(together.look("damaged")) for _ in range(3)]
