@@ -59,11 +59,11 @@ def test_what_is_whole_is_moved_and_stays_as_it_is(monkeypatch: pytest.MonkeyPat
     address = numbers.ctypes.data + 16 * MEBIBYTE
     pages = HugePages()
     moved_to_the_end(pages)
-    assert of_region(address, "AnonHugePages") >= 28 * MEBIBYTE
-    assert pages.bytes >= 28 * MEBIBYTE
+    assert of_region(address, "AnonHugePages") >= 4 * HUGE_BYTES  # not all, where free memory is in pieces
+    assert pages.bytes >= 4 * HUGE_BYTES
     np.testing.assert_array_equal(numbers, before)
     moved_to_the_end(pages)  # again changes nothing
-    assert pages.bytes >= 28 * MEBIBYTE
+    assert pages.bytes >= 4 * HUGE_BYTES
 
 
 @needs_huge_pages
