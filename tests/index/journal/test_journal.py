@@ -237,3 +237,47 @@ def test_what_the_one_who_is_told_raises_is_the_callers(journal):
     journal.when_written(lambda first, entries, last: None)
     assert journal.append([put("b")]) == 2
     assert names_in(journal) == ["a", "b"]
+
+
+SEVERAL = pytest.mark.parametrize("kind", ["shared", "postgres"])
+
+
+@SEVERAL
+def test_several_write_and_follow_one_log(opened):
+    """Each follows by number while all write: each entry once, in one order, nothing ever appears behind."""
+    writers = [opened() for _ in range(3)]
+    followed: list[list[str]] = [[] for _ in writers]
+
+    def write(writer: int) -> list[int]:
+        return [
+            writers[writer].append([Remove(f"{writer}-{call}-{i}") for i in range(2)]) for call in range(40)
+        ]
+
+    def follow(writer: int) -> None:
+        while len(followed[writer]) < 3 * 40 * 2:
+            after = len(followed[writer])
+            assert writers[writer].wait(after, 30) > after
+            followed[writer] += [entry.id for _, entry in writers[writer].read(after)]
+
+    with ThreadPoolExecutor(6) as pool:
+        writing = [pool.submit(write, i) for i in range(3)]
+        following = [pool.submit(follow, i) for i in range(3)]
+        numbers = [done.result(60) for done in writing]
+        for done in following:
+            done.result(60)
+    assert followed[0] == followed[1] == followed[2]
+    assert len(set(followed[0])) == 240
+    for writer, its in enumerate(numbers):
+        assert [followed[0][number - 1] for number in its] == [f"{writer}-{call}-1" for call in range(40)]
+
+
+@SEVERAL
+def test_a_request_id_is_known_to_every_writer_and_trimming_to_all(opened):
+    one, two = opened(), opened()
+    assert one.append([Remove("a"), Remove("b")], request_id="one") == 2
+    assert two.append([Remove("a"), Remove("b")], request_id="one") == 2
+    assert two.append([Remove("c")]) == 3
+    one.trim(3)
+    assert (two.status().trimmed, two.first(), two.last()) == (3, 0, 3)
+    assert two.append([Remove("d")]) == 4
+    assert one.append([Remove("e")]) == 5

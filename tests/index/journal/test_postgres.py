@@ -37,40 +37,6 @@ def ids_in(journal) -> list[str]:
     return [entry.id for _, entry in found]
 
 
-def test_several_servers_write_and_follow_one_log(database):
-    """Each follows by number while all write: each entry once, in one order, nothing ever appears behind."""
-    servers = [open_journal(database, "podcasts") for _ in range(3)]
-    followed: list[list[str]] = [[] for _ in servers]
-
-    def write(server: int) -> None:
-        for call in range(40):
-            servers[server].append([Remove(f"{server}-{call}-{i}") for i in range(2)])
-
-    def follow(server: int) -> None:
-        while len(followed[server]) < 3 * 40 * 2:
-            after = len(followed[server])
-            assert servers[server].wait(after, 30) > after
-            followed[server] += [entry.id for _, entry in servers[server].read(after)]
-
-    with ThreadPoolExecutor(6) as pool:
-        for done in [*(pool.submit(write, i) for i in range(3)), *(pool.submit(follow, i) for i in range(3))]:
-            done.result(60)
-    assert followed[0] == followed[1] == followed[2]
-    assert len(set(followed[0])) == 240
-    for server in servers:
-        server.close()
-
-
-def test_a_request_id_is_known_to_every_server(database):
-    with (
-        closing(open_journal(database, "podcasts")) as one,
-        closing(open_journal(database, "podcasts")) as two,
-    ):
-        assert one.append([Remove("a")], request_id="one") == 1
-        assert two.append([Remove("a")], request_id="one") == 1
-        assert two.append([Remove("b")]) == 2
-
-
 def test_indexes_keep_apart(database):
     with closing(open_journal(database, "a")) as a, closing(open_journal(database, "b")) as b:
         a.append([Remove("x"), Remove("y")])

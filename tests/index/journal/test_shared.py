@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,47 +33,6 @@ def ids_in(journal: Journal) -> list[str]:
     found = list(journal.read(0))
     assert [sequence for sequence, _ in found] == list(range(1, len(found) + 1))
     return [entry.id for _, entry in found]
-
-
-def test_several_write_and_follow_one_log(path: Path) -> None:
-    """Each follows by number while all write: each entry once, in one order, nothing ever appears behind."""
-    with ExitStack() as stack:
-        workers = [stack.enter_context(closing(shared(path))) for _ in range(3)]
-        followed: list[list[str]] = [[] for _ in workers]
-
-        def write(worker: int) -> list[int]:
-            return [
-                workers[worker].append([Remove(f"{worker}-{call}-{i}") for i in range(2)])
-                for call in range(40)
-            ]
-
-        def follow(worker: int) -> None:
-            while len(followed[worker]) < 3 * 40 * 2:
-                after = len(followed[worker])
-                assert workers[worker].wait(after, 30) > after
-                followed[worker] += [entry.id for _, entry in workers[worker].read(after)]
-
-        with ThreadPoolExecutor(6) as pool:
-            writing = [pool.submit(write, i) for i in range(3)]
-            following = [pool.submit(follow, i) for i in range(3)]
-            numbers = [done.result(60) for done in writing]
-            for done in following:
-                done.result(60)
-        assert followed[0] == followed[1] == followed[2]
-        assert len(set(followed[0])) == 240
-        for worker, its in enumerate(numbers):
-            assert [followed[0][number - 1] for number in its] == [f"{worker}-{c}-1" for c in range(40)]
-
-
-def test_a_request_id_is_known_to_every_worker_and_trimming_to_all(path: Path) -> None:
-    with closing(shared(path)) as one, closing(shared(path)) as two:
-        assert one.append([Remove("a"), Remove("b")], request_id="one") == 2
-        assert two.append([Remove("a"), Remove("b")], request_id="one") == 2
-        assert two.append([Remove("c")]) == 3
-        one.trim(3)
-        assert (two.status().trimmed, two.first(), two.last()) == (3, 0, 3)
-        assert two.append([Remove("d")]) == 4
-        assert one.append([Remove("e")]) == 5
 
 
 def test_what_was_acknowledged_is_told_to_all_before_the_caller_hears(path: Path) -> None:
