@@ -115,3 +115,24 @@ def test_what_fails_is_tried_again_ever_more_rarely(data: Path) -> None:
             compactor._not_before.clear()
     finally:
         registry.stop()
+
+
+def test_what_another_worker_has_just_compacted_is_not_compacted_again(data: Path) -> None:
+    store = Store(data)
+    one, other = (Registry(store, poll_seconds=3600, shared=True) for _ in range(2))
+    settings = load_settings(data_dir=str(data), compact_updates=1)
+    try:
+        for registry in (one, other):
+            registry.refresh()
+        one.feed("mine").write([Remove("7")], request_id=None, timeout=10)
+        other.get("mine")
+        first, second = Compactor(one, settings), Compactor(other, settings)
+        assert first.reason("mine") == second.reason("mine") == "1 updates since version v000001"
+        first.look()
+        assert second.reason("mine") is not None  # it has not looked for versions since
+        second.look()
+        assert (dict(first.runs), dict(second.runs)) == ({("mine", "ok"): 1}, {})
+        assert store.current("mine") == "v000002"
+    finally:
+        for registry in (one, other):
+            registry.stop()
