@@ -1,6 +1,8 @@
-"""Load on a server: the same request again and again, so many in flight, from a process of its own.
+"""Load on a server, so many requests in flight, from a process of its own.
 
-h2load (Debian's nghttp2-client) where it is installed, or else grpcio, whose own cost is then the limit.
+The same request again and again from h2load (Debian's nghttp2-client) where it is installed, or else from
+grpcio, whose own cost is then the limit; different ones in turn from wrk (Debian's too), as JSON over
+HTTP/1.1.
 `python -m benchmarks.load ADDRESS PATH BODY IN_FLIGHT SECONDS` is the latter.
 """
 
@@ -27,9 +29,10 @@ from earshot.server.run import Addresses
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One kind of request: a path and messages, more than one for a stream; over gRPC or as JSON over HTTP/2.
+    """One kind of request: a path and messages, over gRPC or as JSON.
 
-    `queries` is how many it brings, and `raw` the name of what ScaNN alone does with those.
+    More messages than one make a stream of gRPC; as JSON they are requests of their own, in turn. `queries`
+    is how many a request brings, and `raw` the name of what ScaNN alone does with those.
     """
 
     name: str
@@ -94,6 +97,51 @@ def load_by_h2load(addresses: Addresses, asked: Asked, in_flight: int, seconds: 
         raise RuntimeError(f"{asked.name}: {data / requests:.0f} bytes a request; an answer has {size}")
     rows = rows[rows[:, 1] == 200]  # h2load logs the request that the end of its warm-up cut as status 0
     return _summary(rows[:, 2] / 1e6, seconds)
+
+
+_WRK = """
+local requests, last = {}, 0
+
+function init()
+  for body in io.lines("BODIES") do
+    requests[#requests + 1] = wrk.format("POST", "PATH", {["content-type"] = "application/json"}, body)
+  end
+end
+
+function request()
+  last = last % #requests + 1
+  return requests[last]
+end
+
+function done(summary, latency)
+  local errors, failed = summary.errors, 0
+  for _, count in pairs(errors) do failed = failed + count end
+  io.write(string.format("\\nseen: %d %d %d %g %g\\n", summary.requests, failed, summary.duration,
+    latency:percentile(50), latency:percentile(99)))
+end
+"""
+
+
+def load_by_wrk(addresses: Addresses, asked: Asked, in_flight: int, seconds: float) -> Load:
+    """Load from wrk, one thread, a connection for each in flight; `seconds` are rounded.
+
+    Raises:
+        RuntimeError: Requests failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        bodies, script = Path(folder) / "bodies", Path(folder) / "script.lua"
+        bodies.write_bytes(b"\n".join(asked.messages) + b"\n")
+        script.write_text(_WRK.replace("BODIES", str(bodies)).replace("PATH", asked.path))
+        output = subprocess.run(
+            ["wrk", "-t1", f"-c{in_flight}", f"-d{round(seconds)}", "-s", str(script), addresses.http],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    requests, failed, ran, p50, p99 = map(float, output.rpartition("seen: ")[2].split())
+    if failed:
+        raise RuntimeError(f"{asked.name}: requests failed:\n{output}")
+    return Load(1e6 * requests / ran, p50 / 1000, p99 / 1000)
 
 
 def _answer_bytes(addresses: Addresses, asked: Asked) -> int:

@@ -30,9 +30,9 @@ Result = TypeVar("Result")
 class Peer:
     """One that runs: how a client of it is got at a setting of its knob, and the settings, cheapest first.
 
-    `native` has queries a second under a load generator in C, whose eight connections ask the same again and
-    again, from a setting, the queries of one request, and seconds. An engine that `is_embedded` has no
-    clients in other processes: threads of this one share it.
+    `native` has queries a second under a load generator in C, whose eight connections send requests in turn
+    or at random, from a setting, requests [r, b, d] of b queries each, and seconds. An engine that
+    `is_embedded` has no clients in other processes: threads of this one share it.
     """
 
     connect: Callable[[Any], Ask]

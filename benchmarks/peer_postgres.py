@@ -89,21 +89,26 @@ def _client(address: str, index: str, setting: int) -> Ask:
     return ask
 
 
-def _pgbench(address: str, folder: Path, index: str, setting: int, queries: Floats, seconds: float) -> float:
-    """PostgreSQL's own load generator: a prepared statement; each request brings its vectors, as text."""
+def _pgbench(address: str, folder: Path, index: str, setting: int, requests: Floats, seconds: float) -> float:
+    """PostgreSQL's own load generator, which draws from prepared statements, one for each request; the
+    vectors cross the socket with each, as text."""
     from psycopg.conninfo import conninfo_to_dict
 
-    literals = [_literal(query) for query in queries]
-    if len(queries) == 1:
-        statement, asked = NEAREST.format("(:asked)"), literals[0]
-    else:
-        statement, asked = TOGETHER.format("(:asked)"), "{" + ",".join(f'"{each}"' for each in literals) + "}"
-    (folder / "statement.sql").write_text(statement + ";\n")
+    drawn: list[str] = []
+    for number, queries in enumerate(requests):
+        literals = [_literal(query) for query in queries]
+        if len(queries) == 1:
+            statement, asked = NEAREST, literals[0]
+        else:
+            statement, asked = TOGETHER, "{" + ",".join(f'"{each}"' for each in literals) + "}"
+        script = folder / f"statement-{number}.sql"
+        script.write_text(statement.format(f"(:asked{number})") + ";\n")
+        drawn += ["-D", f"asked{number}={asked}", "-f", str(script)]
     where = conninfo_to_dict(address)
     output = subprocess.run(
         [
             *(str(_programs() / "pgbench"), "-n", "-M", "prepared", f"-c{CLIENTS}", "-j1"),
-            *(f"-T{round(seconds)}", "-D", f"asked={asked}", "-f", str(folder / "statement.sql")),
+            *(f"-T{round(seconds)}", *drawn),
             *("-h", str(where["host"]), "-U", str(where["user"]), str(where["dbname"])),
         ],
         env={**os.environ, "PGOPTIONS": f"-c {KNOBS[index]}={setting} -c enable_seqscan=off"},
@@ -113,7 +118,7 @@ def _pgbench(address: str, folder: Path, index: str, setting: int, queries: Floa
     ).stdout
     found = re.search(r"tps = ([\d.]+)", output)
     assert found is not None
-    return float(found[1]) * len(queries)
+    return float(found[1]) * requests.shape[1]
 
 
 def _programs() -> Path:

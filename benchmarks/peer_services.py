@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from earshot.server.run import Addresses
+
 from .datasets import Floats, Rows
+from .h2 import load_by_frames
+from .load import Asked, load_by_h2load, load_by_wrk
 from .peer import CLIENTS, IN_BATCH, Ask, K, Peer, Start, ladder, patiently, program_of, running
 from .peer_embedded import qdrant_edge, zvec
 from .peer_postgres import pgvector
@@ -40,7 +44,7 @@ def earshot(vectors: Floats, folder: Path, workers: int | None = None) -> Iterat
     with running(*command, "--workers", str(workers or os.cpu_count() or 1)) as printed:
         address = patiently(lambda: json.loads(printed.read_text())["grpc"])
         settings = np.arange(0.9, 0.999, 0.005).round(3).tolist()
-        yield Peer(partial(_earshot_client, address), settings, partial(_earshot_h2load, address))
+        yield Peer(partial(_earshot_client, address), settings, partial(_earshot_load, address))
 
 
 def _earshot_client(address: str, target_recall: float) -> Ask:
@@ -58,27 +62,40 @@ def _earshot_client(address: str, target_recall: float) -> Ask:
     return ask
 
 
-def _earshot_h2load(address: str, target_recall: float, queries: Floats, seconds: float) -> float:
+def _earshot_load(address: str, target_recall: float, requests: Floats, seconds: float) -> float:
+    """One request again and again over gRPC; different ones as JSON."""
+    from google.protobuf.json_format import MessageToDict
+
     from earshot.v1 import datapoint_pb2, search_service_pb2
 
-    vectors = [datapoint_pb2.Vector(float32=query.astype("<f4").tobytes()) for query in queries]
-    shared: Any = {"index": "peer", "neighbor_count": K, "target_recall": target_recall}
-    if len(queries) == 1:
-        request: Any = search_service_pb2.SearchRequest(vector=vectors[0], **shared)
-    else:
-        request = search_service_pb2.BatchSearchRequest(vectors=vectors, **shared)
-    path = f"/earshot.v1.SearchService/{'Search' if len(queries) == 1 else 'BatchSearch'}"
-    return _h2load(address, path, request.SerializeToString(), seconds) * len(queries)
+    shared: Any = {"neighbor_count": K, "target_recall": target_recall}
+    method = "Search" if requests.shape[1] == 1 else "BatchSearch"
+    messages: list[Any] = []
+    for queries in requests:
+        vectors = [datapoint_pb2.Vector(float32=query.astype("<f4").tobytes()) for query in queries]
+        if method == "Search":
+            messages.append(search_service_pb2.SearchRequest(vector=vectors[0], **shared))
+        else:
+            messages.append(search_service_pb2.BatchSearchRequest(vectors=vectors, **shared))
+    if len(messages) == 1:
+        messages[0].index = "peer"
+        path, body = f"/earshot.v1.SearchService/{method}", messages[0].SerializeToString()
+        return _h2load(address, path, body, seconds) * requests.shape[1]
+    bodies = [json.dumps(MessageToDict(message)).encode() for message in messages]
+    path = f"/v1/indexes/peer:{method[0].lower()}{method[1:]}"
+    return _wrk(address, path, bodies, seconds) * requests.shape[1]
 
 
-def _h2load(address: str, path: str, message: bytes, seconds: float, *, is_json: bool = False) -> float:
-    """Requests a second of eight connections, one request at a time each."""
-    from earshot.server.run import Addresses
-
-    from .load import Asked, load_by_h2load
-
-    asked = Asked(path, path, (message,), is_json=is_json)
+def _h2load(address: str, path: str, message: bytes, seconds: float) -> float:
+    """gRPC requests a second of eight connections, the same one at a time each."""
+    asked = Asked(path, path, (message,))
     return load_by_h2load(Addresses(address, f"http://{address}"), asked, CLIENTS, seconds).per_second
+
+
+def _wrk(address: str, path: str, bodies: Sequence[bytes], seconds: float) -> float:
+    """Requests a second of eight connections, one at a time each, in turn."""
+    asked = Asked(path, path, tuple(bodies), is_json=True)
+    return load_by_wrk(Addresses(address, f"http://{address}"), asked, CLIENTS, seconds).per_second
 
 
 @contextmanager
@@ -105,7 +122,7 @@ def milvus(vectors: Floats, folder: Path) -> Iterator[Peer]:
                 client.insert("items", [{"id": row, "v": vector} for row, vector in part])
             client.flush("items")
         client.load_collection("items")
-        yield Peer(partial(_milvus_client, address), EF, partial(_milvus_h2load, address))
+        yield Peer(partial(_milvus_client, address), EF, partial(_milvus_load, address))
 
 
 def _milvus_client(address: str, setting: int) -> Ask:
@@ -122,13 +139,17 @@ def _milvus_client(address: str, setting: int) -> Ask:
     return ask
 
 
-def _milvus_h2load(address: str, setting: int, queries: Floats, seconds: float) -> float:
+def _milvus_load(address: str, setting: int, requests: Floats, seconds: float) -> float:
     from pymilvus.client.prepare import Prepare
 
     parameters = {"metric_type": "IP", "params": {"ef": setting}}
-    request = Prepare.search_requests_with_expr("items", "v", parameters, K, data=queries.tolist())
+    messages = [
+        Prepare.search_requests_with_expr("items", "v", parameters, K, data=queries.tolist())
+        for queries in requests
+    ]
+    bodies = [message.SerializeToString() for message in messages]
     path = "/milvus.proto.milvus.MilvusService/Search"
-    return _h2load(address, path, request.SerializeToString(), seconds) * len(queries)
+    return load_by_frames(address, path, bodies, CLIENTS, seconds).per_second * requests.shape[1]
 
 
 @contextmanager
@@ -144,7 +165,7 @@ def chroma(vectors: Floats, folder: Path) -> Iterator[Peer]:
         for start in range(items.count(), len(vectors), IN_BATCH):
             part = vectors[start : start + IN_BATCH]
             items.add([str(start + row) for row in range(len(part))], embeddings=part)
-        yield Peer(partial(_chroma_client, port), EF, partial(_chroma_h2load, port, str(items.id)))
+        yield Peer(partial(_chroma_client, port), EF, partial(_chroma_load, port, str(items.id)))
 
 
 def _chroma_client(port: int, setting: int) -> Ask:
@@ -160,11 +181,14 @@ def _chroma_client(port: int, setting: int) -> Ask:
     return ask
 
 
-def _chroma_h2load(port: int, collection: str, setting: int, queries: Floats, seconds: float) -> float:
+def _chroma_load(port: int, collection: str, setting: int, requests: Floats, seconds: float) -> float:
     _chroma_client(port, setting)
-    body = json.dumps({"query_embeddings": queries.tolist(), "n_results": K, "include": []}).encode()
+    bodies = [
+        json.dumps({"query_embeddings": queries.tolist(), "n_results": K, "include": []}).encode()
+        for queries in requests
+    ]
     path = f"/api/v2/tenants/default_tenant/databases/default_database/collections/{collection}/query"
-    return _h2load(f"127.0.0.1:{port}", path, body, seconds, is_json=True) * len(queries)
+    return _wrk(f"127.0.0.1:{port}", path, bodies, seconds) * requests.shape[1]
 
 
 def _free_port() -> int:

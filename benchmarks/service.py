@@ -3,7 +3,8 @@
 `python -m benchmarks.service [--quick] [--json PATH]`: a server and a load generator in processes of their
 own (`benchmarks.load`), on 200,000 × 128 clustered vectors (50,000 with --quick), k = 10. "bare" is a health
 check padded to the size of a search: the floor that sockets and Python set. Rates count queries, latencies
-are of requests. Single requests ask the same query again and again, and are compared with ScaNN doing so.
+are of requests. Single requests ask the same query again and again, and are compared with ScaNN doing so;
+where wrk is installed, 4,096 different ones are asked too, as JSON over HTTP/1.1.
 Each row takes turns with both, a second each; what is shown are medians, of the ratios too.
 """
 
@@ -38,7 +39,7 @@ from earshot.server.settings import load_settings
 from earshot.server.transports import serve_with
 from earshot.v1 import datapoint_pb2, search_service_pb2
 
-from .load import Asked, cpu_seconds, load_by_grpcio, load_by_h2load
+from .load import Asked, cpu_seconds, load_by_grpcio, load_by_h2load, load_by_wrk
 
 Floats = NDArray[np.float32]
 
@@ -47,7 +48,7 @@ DIMENSIONS = 128
 CENTRES = 2_000
 K = 10
 RECALLS = (0.95, 0.99)
-BATCH, STREAM = 64, 256
+BATCH, STREAM, DIFFERENT = 64, 256, 4096
 SECONDS = 1.0  # a turn
 MOST_QUERIES = 512  # at a time, so that none is refused
 SEARCH = "/earshot.v1.SearchService/Search"
@@ -106,7 +107,8 @@ class Raw:
     def __init__(self, index: Index, queries: Floats) -> None:
         self._index = index
         self._queries = {
-            f"{count} queries": np.tile(queries[:count], (256 // count, 1)) for count in (1, BATCH, STREAM)
+            f"{count} queries": np.tile(queries[:count], (max(256 // count, 1), 1))
+            for count in (1, BATCH, STREAM, DIFFERENT)
         }
 
     def per_second(self, name: str) -> float:
@@ -150,29 +152,36 @@ def requests_of(queries: Floats) -> list[Asked]:
     """The bare one first, then searches one by one, as JSON, in a batch and in a stream."""
     vectors = [datapoint_pb2.Vector(float32=query.tobytes()) for query in queries.astype("<f4")]
     asked: list[Asked] = []
+    as_json = f"/v1/indexes/{INDEX}:search"
     for recall in RECALLS:
         name = f"recall {recall}"
         searches = [
             search_service_pb2.SearchRequest(index=INDEX, vector=vector, target_recall=recall)
-            for vector in vectors[:STREAM]
+            for vector in vectors[:DIFFERENT]
         ]
-        messages = tuple(search.SerializeToString() for search in searches)
-        as_json = json_format.MessageToDict(searches[0])
-        del as_json["index"]
-        body = json.dumps(as_json).encode()
+        messages = tuple(search.SerializeToString() for search in searches[:STREAM])
+        bodies = tuple(body_of(search) for search in searches)
         batch = search_service_pb2.BatchSearchRequest(
             index=INDEX, vectors=vectors[:BATCH], target_recall=recall
         ).SerializeToString()
-        one, some, many = (f"{count} queries, {name}" for count in (1, BATCH, STREAM))
+        one, some, many, all_of_them = (f"{count} queries, {name}" for count in (1, BATCH, STREAM, DIFFERENT))
         asked += [
             Asked(f"Search, {name}", SEARCH, messages[:1], 1, one),
-            Asked(f"JSON, {name}", f"/v1/indexes/{INDEX}:search", (body,), 1, one, is_json=True),
+            Asked(f"JSON, {name}", as_json, bodies[:1], 1, one, is_json=True),
+            Asked(f"JSON, different, {name}", as_json, bodies, 1, all_of_them, is_json=True),
             Asked(f"BatchSearch of {BATCH}, {name}", BATCH_SEARCH, (batch,), BATCH, some),
             Asked(f"StreamSearch of {STREAM}, {name}", STREAM_SEARCH, messages, STREAM, many),
         ]
     padding = len(asked[0].messages[0])
     length = bytes([padding & 0x7F | 0x80, padding >> 7])
     return [Asked("bare", BARE, (UNKNOWN_FIELD + length + bytes(padding),)), *asked]
+
+
+def body_of(search: search_service_pb2.SearchRequest) -> bytes:
+    """The request as JSON over HTTP, where the path names the index."""
+    members = json_format.MessageToDict(search)
+    del members["index"]
+    return json.dumps(members).encode()
 
 
 def measure(
@@ -185,7 +194,7 @@ def measure(
     workers: int,
 ) -> list[Result]:
     """Every request at every number in flight, against one server."""
-    has_h2load = shutil.which("h2load") is not None
+    has_h2load, has_wrk = (shutil.which(program) is not None for program in ("h2load", "wrk"))
     load = load_by_h2load if has_h2load else load_by_grpcio
     # The warm-up costs CPU too, so the time is spread over what ran in it as well.
     ran = SECONDS + (0.5 if has_h2load else 0)
@@ -197,22 +206,31 @@ def measure(
             alone = raw.per_second(asked.raw)
             floor = load(addresses, bare, in_flight, SECONDS)
             before = cpu_seconds(pid)
-            seen = load(addresses, asked, in_flight, SECONDS)
+            by_wrk = is_varied(asked)
+            seen = (load_by_wrk if by_wrk else load)(addresses, asked, in_flight, SECONDS)
             rate = seen.per_second * asked.queries
-            cpu = 1e6 * (cpu_seconds(pid) - before) / (rate * ran)
+            cpu = 1e6 * (cpu_seconds(pid) - before) / (rate * (SECONDS if by_wrk else ran))
             of_bare, of_raw = rate / floor.per_second, rate / alone
             times = rate, seen.p50_ms, seen.p99_ms, cpu
             return *times, floor.per_second, floor.p50_ms, alone, of_bare, of_raw
 
         for in_flight in in_flights:
             for asked in requests:
-                if asked.is_json and not (has_h2load and transport != "portable"):
+                if is_varied(asked):
+                    if not has_wrk:
+                        continue
+                elif asked.is_json and not (has_h2load and transport != "portable"):
                     continue  # only there is HTTP/2; h2load's HTTP/1.1 sends a body so that TCP waits 40 ms
                 if asked.queries > 1 and (not has_h2load or in_flight * asked.queries > MOST_QUERIES):
                     continue
                 seen = [turn(asked, in_flight) for _ in range(turns)]
                 results.append(Result(transport, asked.name, in_flight, *np.median(seen, axis=0).tolist()))
     return results
+
+
+def is_varied(asked: Asked) -> bool:
+    """Whether its requests differ."""
+    return asked.is_json and len(asked.messages) > 1
 
 
 def main() -> None:

@@ -2,12 +2,12 @@
 
 `python -m benchmarks.service_peers [--count 200000] [--only NAME …] [--keep FOLDER] [--json PATH]`: each is
 given the same vectors, its knob is turned until it finds 0.96 of the true neighbors, and then eight clients
-ask one query at a time, or 64 together: eight connections of a load generator in C (h2load, pgbench), which
-asks the same again and again. With --clients eight processes with the service's own Python client ask as
-well. Embedded engines have no clients; they are asked by threads of this process. Two data sets: clustered,
-as in `benchmarks.service`, and one that is harder for every index, without clusters. A peer whose package is
-not installed is named and left out; peers are best installed beside this project in an environment of their
-own.
+ask one query at a time, or 64 together: eight connections of a load generator in C. Different queries come
+from wrk (as JSON) or pgbench; "again" is the same query from all, which then lies in every cache, from h2load
+(over gRPC) or pgbench. With --clients eight processes with the service's own Python client ask as well.
+Embedded engines have no clients; they are asked by threads of this process. Two data sets: clustered, as in
+`benchmarks.service`, and one that is harder for every index, without clusters. A peer whose package is not
+installed is named and left out; peers are best installed beside this project in an environment of their own.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from .peer import CLIENTS, Ask, K
 from .peer_services import SERVICES
 
 RECALL, BATCH = 0.96, 64
+SINGLES, BATCHES = 128, 8  # different requests; pgbench draws from 128 statements at most
 MEASURED = 400  # queries by which the knob is set
 THREADS = (1, 2, CLIENTS)  # that ask an embedded engine at a time
 
@@ -43,13 +44,15 @@ THREADS = (1, 2, CLIENTS)  # that ask an embedded engine at a time
 class Row:
     """One line of the report; rates are queries a second, one by one and 64 at a time.
 
-    Those of `client` are of the Python client; the others of threads, or of the load generator in C.
+    Those of `client` are of the Python client; the others of threads, or of the load generator in C. `again`
+    is the same query one by one.
     """
 
     data: str
     peer: str
     setting: str
     recall: float
+    again: float | None
     single: float
     batched: float
     client_single: float | None
@@ -91,11 +94,13 @@ def measure(
         place = min(bisect_left(peer.settings, RECALL, key=recall), len(peer.settings) - 1)
         setting = peer.settings[place]
         rates: list[float | None] = []
-        for batch in (1, BATCH):
-            if peer.native is None:
-                rates.append(_rate_of_threads(partial(peer.connect, setting), queries, batch, seconds))
-            else:
-                rates.append(peer.native(setting, queries[:batch], seconds))
+        if peer.native is None:
+            connect = partial(peer.connect, setting)
+            rates += [None, *(_rate_of_threads(connect, queries, batch, seconds) for batch in (1, BATCH))]
+        else:
+            for count, batch in ((1, 1), (SINGLES, 1), (BATCHES, BATCH)):
+                requests = queries[: count * batch].reshape(count, batch, -1)
+                rates.append(peer.native(setting, requests, seconds))
         for batch in (1, BATCH):
             asks = with_clients and not peer.is_embedded
             rates.append(_rate(partial(peer.connect, setting), queries, batch, seconds) if asks else None)
@@ -201,12 +206,12 @@ def compare(options: argparse.Namespace, folder: Path) -> list[Row]:
 def _table(rows: list[Row], count: int) -> Table:
     title = f"queries/s, {count:,} × {DIMENSION}, k = {K}, {CLIENTS} clients, {os.cpu_count()} cores"
     table = Table(title=title)
-    for heading in ("data", "", "setting", "recall", "single", f"{BATCH} at once"):
+    for heading in ("data", "", "setting", "recall", "again", "single", f"{BATCH} at once"):
         table.add_column(heading)
     for heading in ("single, Python", f"{BATCH} at once, Python"):
         table.add_column(heading)
     for row in rows:
-        rates = (row.single, row.batched, row.client_single, row.client_batched)
+        rates = (row.again, row.single, row.batched, row.client_single, row.client_batched)
         table.add_row(
             *(row.data, row.peer, row.setting, f"{row.recall:.3f}"),
             *("" if rate is None else f"{rate:,.0f}" for rate in rates),
