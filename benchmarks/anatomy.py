@@ -76,7 +76,7 @@ def measure(data_dir: Path) -> dict[str, dict[str, float]]:
     with server("direct", data_dir) as (pid, addresses):
         for asked in requests_of(synthetic(4096, 2)):
             in_flight = SHOWN.get(asked.name.partition(",")[0].partition(" ")[0])
-            if in_flight is None or not asked.name.endswith("0.95"):
+            if in_flight is None or asked.is_varied or not asked.name.endswith("0.95"):
                 continue
             rates: list[float] = []
 

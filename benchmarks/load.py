@@ -31,8 +31,8 @@ from earshot.server.run import Addresses
 class Asked:
     """One kind of request: a path and messages, over gRPC or as JSON.
 
-    More messages than one make a stream of gRPC; as JSON they are requests of their own, in turn. `queries`
-    is how many a request brings, and `raw` the name of what ScaNN alone does with those.
+    More messages than one are those of a stream; where it `is_varied` they are requests of their own, in
+    turn. `queries` is how many a request brings, and `raw` the name of what ScaNN alone does with those.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Asked:
     queries: int = 1
     raw: str = ""
     is_json: bool = False
+    is_varied: bool = False
 
     @property
     def body(self) -> bytes:

@@ -94,7 +94,7 @@ def _h2load(address: str, path: str, message: bytes, seconds: float) -> float:
 
 def _wrk(address: str, path: str, bodies: Sequence[bytes], seconds: float) -> float:
     """Requests a second of eight connections, one at a time each, in turn."""
-    asked = Asked(path, path, tuple(bodies), is_json=True)
+    asked = Asked(path, path, tuple(bodies), is_json=True, is_varied=True)
     return load_by_wrk(Addresses(address, f"http://{address}"), asked, CLIENTS, seconds).per_second
 
 

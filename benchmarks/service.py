@@ -4,7 +4,8 @@
 own (`benchmarks.load`), on 200,000 × 128 clustered vectors (50,000 with --quick), k = 10. "bare" is a health
 check padded to the size of a search: the floor that sockets and Python set. Rates count queries, latencies
 are of requests. Single requests ask the same query again and again, and are compared with ScaNN doing so;
-where wrk is installed, 4,096 different ones are asked too, as JSON over HTTP/1.1.
+4,096 different ones are asked too, by a generator in Python (`benchmarks.h2`) and, where wrk is installed, as
+JSON over HTTP/1.1, a connection each.
 Each row takes turns with both, a second each; what is shown are medians, of the ratios too.
 """
 
@@ -39,7 +40,8 @@ from earshot.server.settings import load_settings
 from earshot.server.transports import serve_with
 from earshot.v1 import datapoint_pb2, search_service_pb2
 
-from .load import Asked, cpu_seconds, load_by_grpcio, load_by_h2load, load_by_wrk
+from .h2 import load_by_frames
+from .load import Asked, Load, cpu_seconds, load_by_grpcio, load_by_h2load, load_by_wrk
 
 Floats = NDArray[np.float32]
 
@@ -159,7 +161,7 @@ def requests_of(queries: Floats) -> list[Asked]:
             search_service_pb2.SearchRequest(index=INDEX, vector=vector, target_recall=recall)
             for vector in vectors[:DIFFERENT]
         ]
-        messages = tuple(search.SerializeToString() for search in searches[:STREAM])
+        messages = tuple(search.SerializeToString() for search in searches)
         bodies = tuple(body_of(search) for search in searches)
         batch = search_service_pb2.BatchSearchRequest(
             index=INDEX, vectors=vectors[:BATCH], target_recall=recall
@@ -168,9 +170,10 @@ def requests_of(queries: Floats) -> list[Asked]:
         asked += [
             Asked(f"Search, {name}", SEARCH, messages[:1], 1, one),
             Asked(f"JSON, {name}", as_json, bodies[:1], 1, one, is_json=True),
-            Asked(f"JSON, different, {name}", as_json, bodies, 1, all_of_them, is_json=True),
+            Asked(f"Search, different, {name}", SEARCH, messages, 1, all_of_them, is_varied=True),
+            Asked(f"JSON, different, {name}", as_json, bodies, 1, all_of_them, is_json=True, is_varied=True),
             Asked(f"BatchSearch of {BATCH}, {name}", BATCH_SEARCH, (batch,), BATCH, some),
-            Asked(f"StreamSearch of {STREAM}, {name}", STREAM_SEARCH, messages, STREAM, many),
+            Asked(f"StreamSearch of {STREAM}, {name}", STREAM_SEARCH, messages[:STREAM], STREAM, many),
         ]
     padding = len(asked[0].messages[0])
     length = bytes([padding & 0x7F | 0x80, padding >> 7])
@@ -206,20 +209,18 @@ def measure(
             alone = raw.per_second(asked.raw)
             floor = load(addresses, bare, in_flight, SECONDS)
             before = cpu_seconds(pid)
-            by_wrk = is_varied(asked)
-            seen = (load_by_wrk if by_wrk else load)(addresses, asked, in_flight, SECONDS)
+            seen = (_load_varied if asked.is_varied else load)(addresses, asked, in_flight, SECONDS)
             rate = seen.per_second * asked.queries
-            cpu = 1e6 * (cpu_seconds(pid) - before) / (rate * (SECONDS if by_wrk else ran))
+            cpu = 1e6 * (cpu_seconds(pid) - before) / (rate * (SECONDS if asked.is_varied else ran))
             of_bare, of_raw = rate / floor.per_second, rate / alone
             times = rate, seen.p50_ms, seen.p99_ms, cpu
             return *times, floor.per_second, floor.p50_ms, alone, of_bare, of_raw
 
         for in_flight in in_flights:
             for asked in requests:
-                if is_varied(asked):
-                    if not has_wrk:
-                        continue
-                elif asked.is_json and not (has_h2load and transport != "portable"):
+                if asked.is_json and not (
+                    has_wrk if asked.is_varied else has_h2load and transport != "portable"
+                ):
                     continue  # only there is HTTP/2; h2load's HTTP/1.1 sends a body so that TCP waits 40 ms
                 if asked.queries > 1 and (not has_h2load or in_flight * asked.queries > MOST_QUERIES):
                     continue
@@ -228,9 +229,10 @@ def measure(
     return results
 
 
-def is_varied(asked: Asked) -> bool:
-    """Whether its requests differ."""
-    return asked.is_json and len(asked.messages) > 1
+def _load_varied(addresses: Addresses, asked: Asked, in_flight: int, seconds: float) -> Load:
+    if asked.is_json:
+        return load_by_wrk(addresses, asked, in_flight, seconds)
+    return load_by_frames(addresses.grpc, asked.path, asked.messages, in_flight, seconds)
 
 
 def main() -> None:
