@@ -19,6 +19,7 @@ from .direct import loop_factory, running_direct
 from .logs import configure_logging
 from .run import Addresses, ended, running
 from .settings import Settings
+from .workers import spare_what_is_loaded
 
 __all__ = ["main", "worker_process"]
 
@@ -70,8 +71,11 @@ async def _serve(settings: Settings, pipe: int) -> None:
         stop.set()
 
     loop.add_reader(pipe, supervisor_closed_the_pipe)
+    spare_what_is_loaded()
     async with (running_direct if settings.transport == "direct" else running)(settings) as addresses:
-        _say(dataclasses.asdict(addresses))
+        # A supervisor that ended meanwhile hears nothing, and closed the pipe.
+        with contextlib.suppress(BrokenPipeError):
+            _say(dataclasses.asdict(addresses))
         await stop.wait()
         log.info("draining: running requests finish, new ones are refused")
 

@@ -12,6 +12,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeVar
 
+import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from earshot.errors import DeadlineExceeded, ResourceExhausted
@@ -43,6 +44,7 @@ def spare_what_is_loaded() -> None:
     Beside updates no thread ran for 60 to 90 ms, time and again. For a process that serves and does nothing
     else, before it opens an index: what is spared is never collected, and a version must be.
     """
+    pa.array([0]).to_numpy()  # loads pandas where it is installed, which opening an index would
     gc.collect()
     gc.freeze()
 
@@ -118,15 +120,17 @@ class Workers:
         future = asyncio.get_running_loop().run_in_executor(self._executor, copy_context().run, work)
         self._under_way += 1
         future.add_done_callback(self._ended)
-        if record.deadline is None:
-            return await future
         try:
+            if record.deadline is None:
+                return await future
             async with asyncio.timeout(record.deadline - time.monotonic()) as waiting:
                 return await future
         except TimeoutError:
-            if not waiting.expired():
+            if record.deadline is None or not waiting.expired():
                 raise
             raise DeadlineExceeded("the deadline passed before the answer was ready") from None
+        finally:
+            del future  # what it raises has this frame
 
     def _ended(self, future: asyncio.Future[Any]) -> None:
         self._under_way -= 1

@@ -27,18 +27,21 @@ MAX_WAITING = 16  # requests that were sent before the answers of those before
 MAX_UNREAD = 1 << 20  # bytes of bodies
 
 
+_NOBODYS = httptools.HttpRequestParser(None)
+
+
 class Http1Connection(asyncio.Protocol):
     """One connection. Requests that come before the answers of earlier ones wait for these.
 
     Args:
         served: Who is called for each request.
-        lost: Called when the connection is no more.
+        lost: Called with the connection when it is no more.
 
     Attributes:
         is_leaving: The next answer is the last.
     """
 
-    def __init__(self, served: Served, lost: Callable[[], None]) -> None:
+    def __init__(self, served: Served, lost: Callable[[Http1Connection], None]) -> None:
         self._served = served
         self._lost = lost
         self._loop = asyncio.get_running_loop()
@@ -111,7 +114,8 @@ class Http1Connection(asyncio.Protocol):
             exchange.lose()
         self._exchanges.clear()
         self.resume_writing()
-        self._lost()
+        self._parser = _NOBODYS  # ours has our methods
+        self._lost(self)
 
     def pause_writing(self) -> None:
         """The socket is full."""

@@ -66,7 +66,7 @@ class Http2Connection(asyncio.Protocol):
 
     Args:
         served: Who is called for each request.
-        lost: Called when the connection is no more.
+        lost: Called with the connection when it is no more.
 
     Attributes:
         window: Bytes that the peer will still take, of all streams together.
@@ -74,7 +74,7 @@ class Http2Connection(asyncio.Protocol):
         touched: When something came last, by the loop's clock.
     """
 
-    def __init__(self, served: Served, lost: Callable[[], None]) -> None:
+    def __init__(self, served: Served, lost: Callable[[Http2Connection], None]) -> None:
         self._served, self._lost = served, lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -137,7 +137,7 @@ class Http2Connection(asyncio.Protocol):
             stream.lose()
         self._streams.clear()
         self._waiting.clear()
-        self._lost()
+        self._lost(self)
 
     def pause_writing(self) -> None:
         """The socket is full."""

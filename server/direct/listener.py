@@ -137,8 +137,8 @@ class _Silent(asyncio.Protocol):
         is_http2 = self._first[:TELLING] == PREFACE[: len(self._first[:TELLING])]
         if is_http2 and len(self._first) < TELLING:
             return
-        kind = Http2Connection if is_http2 else Http1Connection
-        connection = kind(self._served, lambda: self._replace(connection, None))
+        kind, replace = Http2Connection if is_http2 else Http1Connection, self._replace
+        connection = kind(self._served, lambda gone: replace(gone, None))
         self._transport.set_protocol(connection)
         connection.connection_made(self._transport)
         self._replace(self, connection)

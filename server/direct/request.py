@@ -66,8 +66,11 @@ class Request(ABC):
     def lose(self) -> None:
         """The client is gone, or has its answer."""
         self.is_gone = True
-        if self._call is not None:
-            self._call.lose()
+        # Call and request know of each other. Let go of here, both are freed at once, and nothing waits for
+        # the garbage collector, which stops all threads.
+        call, self._call = self._call, None
+        if call is not None:
+            call.lose()
         self._wake()
 
     def scope(self) -> Scope:
@@ -81,9 +84,11 @@ class Request(ABC):
             return False
         if (route := self.head.route(whole)) is None:
             return False
-        self._call = whole.begin(route, bytes(self._bytes), self)
-        if self._call is None:
+        call = whole.begin(route, bytes(self._bytes), self)
+        if call is None:
             return False
+        if not self.is_gone:  # as when it was answered at once
+            self._call = call
         self._take_all()
         return True
 

@@ -120,6 +120,7 @@ class CallRecord:
             self.code = CANCELLED if gone else getattr(raised, "code", "INTERNAL")
         if self.ended is not None:
             self.ended(self)
+        self.error = None  # whose traceback has the frames that have this record
 
     def end_with(self, future: asyncio.Future[Any]) -> None:
         """The call is over with this future, as with the end of the `with` block."""

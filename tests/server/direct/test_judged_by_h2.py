@@ -35,7 +35,7 @@ async def twice(scope: Any, receive: Any, send: Any) -> None:
 class Client:
     def __init__(self) -> None:
         self.transport = Transport()
-        self.server = Http2Connection(Served(twice), lambda: None)
+        self.server = Http2Connection(Served(twice), lambda _: None)
         self.server.connection_made(self.transport)
         self.h2 = H2Connection(H2Configuration(client_side=True))
         self.h2.initiate_connection()

@@ -71,7 +71,7 @@ class Http2Wire:
         if begin:
             self.connection.data_received(f.PREFACE + f.frame(f.SETTINGS, 0, 0))
 
-    def _lose(self) -> None:
+    def _lose(self, _: object) -> None:
         self.lost += 1
 
     def tell(self, *frames: bytes) -> None:
@@ -126,7 +126,7 @@ class Http1Wire:
         self.connection.connection_made(self.transport)
         self._read = 0
 
-    def _lose(self) -> None:
+    def _lose(self, _: object) -> None:
         self.lost += 1
 
     def tell(self, data: bytes) -> None:
