@@ -73,16 +73,14 @@ async def _serve(settings: Settings, pipe: int) -> None:
     loop.add_reader(pipe, supervisor_closed_the_pipe)
     spare_what_is_loaded()
     async with (running_direct if settings.transport == "direct" else running)(settings) as addresses:
-        # A supervisor that ended meanwhile hears nothing, and closed the pipe.
-        with contextlib.suppress(BrokenPipeError):
-            _say(dataclasses.asdict(addresses))
+        _say(dataclasses.asdict(addresses))
         await stop.wait()
         log.info("draining: running requests finish, new ones are refused")
 
 
 def _say(what: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):  # the supervisor has ended, and what it held open tells us to
+        os.write(sys.stdout.fileno(), json.dumps(what).encode() + b"\n")
 
 
 def main() -> None:

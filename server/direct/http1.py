@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 16  # requests that were sent before the answers of those before
 MAX_UNREAD = 1 << 20  # bytes of bodies
-
-
 _NOBODYS = httptools.HttpRequestParser(None)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ import pytest
 from earshot.client import Client
 from earshot.errors import NotFound
 from earshot.index import Index, Store
+from earshot.server.settings import load_settings
+from earshot.server.worker import ENVIRONMENT
 from tests.servers import Server, earshot, serving
 
 
@@ -132,6 +137,29 @@ def test_what_keeps_a_worker_from_starting_is_said_once_and_ends_the_server(fold
     assert done.returncode == 1
     assert done.stderr.count("is not a file of tokens") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_a_worker_whose_supervisor_ended_while_it_started_ends_too(folder: Path) -> None:
+    settings = load_settings(data_dir=folder, transport="direct", workers=2, port=0)
+    theirs, ours = os.pipe()
+    told = {"settings": settings.model_dump(mode="json"), "pipe": theirs}
+    with subprocess.Popen(
+        [sys.executable, "-c", "from earshot.server.worker import main; main()"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, ENVIRONMENT: json.dumps(told)},
+        pass_fds=(theirs,),
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        os.close(theirs)
+        os.close(ours)
+        assert process.stderr is not None
+        log = process.stderr.read()
+    assert process.returncode == 0, log
+    assert b"serving index" in log
+    assert b"Traceback" not in log
+    assert b"BrokenPipe" not in log
 
 
 def test_workers_outlive_no_supervisor(folder: Path) -> None:
