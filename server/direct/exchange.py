@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..hot.asgi import Message
@@ -104,41 +105,40 @@ class Exchange(Request):
 
     def _head(self, start: Message, size: int | None) -> bytes:
         status: int = start["status"]
-        headers = [(name.lower(), value) for name, value in start.get("headers", ())]
-        names = {name for name, _ in headers}
-        for name, value in headers:
-            if not name or not _UNCLEAN.isdisjoint(name) or not _UNCLEAN.isdisjoint(value):
-                raise ValueError(f"the header {name!r} has no name, or holds the end of a line")
+        head, names = _dated_head(status, tuple(start.get("headers", ())), http_date())
         if status in BODYLESS:
             self._is_bodyless = True
         elif b"content-length" not in names:
             if size is not None:
-                headers.append((b"content-length", b"%d" % size))
+                head += b"content-length: %d\r\n" % size
             elif self._version == "1.1":
-                headers.append((b"transfer-encoding", b"chunked"))
+                head += b"transfer-encoding: chunked\r\n"
                 self._is_chunked = True
             else:
                 self.keeps = False
-        headers.append((b"date", http_date()))
         if REQUEST_ID not in names and self.request_id:
-            headers.append((REQUEST_ID, self.request_id))
+            head += b"%b: %b\r\n" % (REQUEST_ID, self.request_id)
         self.keeps = self.keeps and not self._connection.is_leaving and b"connection" not in names
         if not self.keeps:
-            headers.append((b"connection", b"close"))
+            head += b"connection: close\r\n"
         elif self._version == "1.0":
-            headers.append((b"connection", b"keep-alive"))
-        return _line(status) + b"".join([b"%b: %b\r\n" % header for header in headers]) + b"\r\n"
+            head += b"connection: keep-alive\r\n"
+        return head + b"\r\n"
+
+
+@lru_cache(256)
+def _dated_head(
+    status: int, headers: tuple[tuple[bytes, bytes], ...], date: bytes
+) -> tuple[bytes, frozenset[bytes]]:
+    """An answer's head without its last line, and the names in it. Raises ValueError for what no header may
+    hold."""
+    head = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode()
+    for name, value in headers:
+        if not name or not _UNCLEAN.isdisjoint(name) or not _UNCLEAN.isdisjoint(value):
+            raise ValueError(f"the header {name!r} has no name, or holds the end of a line")
+        head += b"%b: %b\r\n" % (name.lower(), value)
+    return head + b"date: %b\r\n" % date, frozenset(name.lower() for name, _ in headers)
 
 
 _UNCLEAN = frozenset(b"\r\n\0")
-
-
-def _line(status: int) -> bytes:
-    line = _LINES.get(status)
-    if line is None:
-        known = {each.value: each.phrase for each in http.HTTPStatus}
-        line = _LINES[status] = f"HTTP/1.1 {status} {known.get(status, '')}\r\n".encode()
-    return line
-
-
-_LINES: dict[int, bytes] = {}
+_PHRASES = {each.value: each.phrase for each in http.HTTPStatus}

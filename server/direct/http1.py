@@ -15,7 +15,7 @@ from ..hot.framing import Headers
 from ..limits import MAX_HEADER_BYTES
 from .closing import Closing
 from .exchange import Exchange
-from .heads import head_of
+from .heads import Head, head_of
 from .refusals import refusal
 from .served import HEAD_SECONDS, Served
 
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 16  # requests that were sent before the answers of those before
 MAX_UNREAD = 1 << 20  # bytes of bodies
+REMEMBERED, REMEMBERED_BYTES = 16, 2 << 10  # heads, as clients send the same again and again, and of one
 _NOBODYS = httptools.HttpRequestParser(None)
 
 
@@ -48,6 +49,7 @@ class Http1Connection(asyncio.Protocol):
         self._exchanges: deque[Exchange] = deque()
         self._target = b""
         self._headers: Headers = []
+        self._known: dict[tuple[object, ...], Head] = {}
         self._in_head, self._head_bytes, self._head_since = False, 0, 0.0
         self._reading: Exchange | None = None
         self._unread = 0
@@ -145,19 +147,30 @@ class Http1Connection(asyncio.Protocol):
         self._in_head = False
         headers, target = self._headers, self._target
         self._headers, self._target = [], b""
-        method = self._parser.get_method().decode()
-        version = self._parser.get_http_version()
-        if not target.startswith(b"/"):  # the absolute form, as for proxies
-            target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
-        head = head_of(method, target, headers, scheme=self._served.scheme, version=version)
-        if self._parser.should_upgrade():
-            self._unparsed = head.length or 0
-            if any(name == b"transfer-encoding" for name, _ in headers):
-                head.problem = "a body with a request for another protocol needs a content-length"
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        said: tuple[object, ...] = method, target, version, *headers
+        head = self._known.get(said)
+        if head is None:
+            head = self._head(method, target, version, headers)
+            size = len(target) + sum(len(name) + len(value) for name, value in headers)
+            if size <= REMEMBERED_BYTES and not self._parser.should_upgrade():
+                if len(self._known) >= REMEMBERED:
+                    self._known.clear()
+                self._known[said] = head
         self._reading = exchange = Exchange(self, head, version)
         exchange.keeps = self._parser.should_keep_alive()
         self._exchanges.append(exchange)
         self._pause_where_full()
+
+    def _head(self, method: bytes, target: bytes, version: str, headers: Headers) -> Head:
+        if not target.startswith(b"/"):  # the absolute form, as for proxies
+            target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+        head = head_of(method.decode(), target, headers, scheme=self._served.scheme, version=version)
+        if self._parser.should_upgrade():
+            self._unparsed = head.length or 0
+            if any(name == b"transfer-encoding" for name, _ in headers):
+                head.problem = "a body with a request for another protocol needs a content-length"
+        return head
 
     def on_body(self, data: bytes) -> None:
         """A part of a body."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earshot.server.direct.http1 import MAX_UNREAD, MAX_WAITING
+from earshot.server.direct.http1 import MAX_UNREAD, MAX_WAITING, REMEMBERED, REMEMBERED_BYTES
 from earshot.server.direct.served import HEAD_SECONDS
 from earshot.server.limits import MAX_HEADER_BYTES
 
@@ -308,3 +308,55 @@ async def test_heads_that_do_not_become_whole_and_idle_connections_are_ended() -
         slow.transport.left = left  # as long as it reads its answer, it is let
         slow.connection.look(now + seconds, LATER)
         assert slow.transport.is_aborted == is_aborted
+
+
+async def tell_scope(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with all that the head says."""
+    await body_of(receive)
+    said = [scope[name] for name in ("method", "http_version", "raw_path", "query_string", "headers")]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": repr(said).encode()})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"GET", b"PUT"]),
+            st.sampled_from([b"/", b"/x", b"/x?q", b"/x?q=1", b"http://here/x"]),
+            st.sampled_from([b"1.1", b"1.0"]),
+            st.lists(
+                st.sampled_from(
+                    [b"a: 1", b"a: 2", b"A: 1", b"b: 1", b"a: " + bytes(65 for _ in range(3000))]
+                ),
+                max_size=3,
+            ),
+        ),
+        min_size=1,
+        max_size=3 * REMEMBERED,
+    )
+)
+async def test_a_head_that_came_before_says_what_it_says(heads: list[Any]) -> None:
+    """Whatever one connection has heard, each request means what it means on a connection of its own."""
+
+    def request(method: bytes, target: bytes, version: bytes, headers: list[bytes]) -> bytes:
+        stays = [b"connection: keep-alive", b"x-request-id: one"]
+        return b"\r\n".join([b" ".join((method, target, b"HTTP/" + version)), *headers, *stays]) + b"\r\n\r\n"
+
+    async def answer(wire: Http1Wire, head: Any) -> bytes:
+        wire.tell(request(*head))
+        return parsed(await wire.heard())[0][2]
+
+    one = Http1Wire(tell_scope)
+    for head in heads:
+        assert await answer(one, head) == await answer(Http1Wire(tell_scope), head)
+    assert len(one.connection._known) <= REMEMBERED
+
+
+async def test_heads_that_are_large_or_ask_for_another_protocol_are_not_kept() -> None:
+    wire = Http1Wire(echo)
+    wire.tell(post(b"abc", b"large: " + bytes(65 for _ in range(REMEMBERED_BYTES))))
+    assert len(parsed(await wire.heard())) == 1
+    wire.tell(post(b"abc", b"connection: upgrade", b"upgrade: else"))
+    assert len(parsed(await wire.heard())) == 1
+    assert wire.connection._known == {}

@@ -95,6 +95,16 @@ async def test_heads_alike_are_asked_about_once() -> None:
     assert whole.routes <= 2
 
 
+async def test_heads_alike_over_http1_are_asked_about_once() -> None:
+    whole = Whole()
+    wire = Http1Wire(echo, whole=whole)
+    for body in (b"a", b"b", b"c", b"long"):
+        wire.tell(b"POST /x HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+    assert (await wire.heard()).count(b"\r\n\r\nwhole ") == 4
+    assert whole.bodies == [b"a", b"b", b"c", b"long"]
+    assert whole.routes == 2  # the last is longer, and says so
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(0, 3 * f.FRAME_BYTES), min_size=1, max_size=5),
