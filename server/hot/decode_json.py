@@ -19,7 +19,7 @@ from .decode import Around, Vectors
 __all__ = ["options_of_json", "split_json"]
 
 # In a string the quotes would stand behind backslashes, so this is a member's name.
-_VECTOR = re.compile(rb'"(?:float32":\s*"([^"\\]*)"|values":\s*\[([^]"]*)\])')
+_VECTOR = re.compile(rb'"(?:float32":\s*(")|values":\s*\[)')
 _NUMBERS = msgspec.json.Decoder(list[float])
 _PROBE = np.array([0.5, 0.25], "<f4")
 _PROBES = base64.b64encode(_PROBE.tobytes()), b"0.5,0.25"
@@ -30,14 +30,18 @@ def split_json(name: str, body: bytes) -> tuple[Around, Vectors] | None:
     match = _VECTOR.search(body)
     if match is None:
         return None
-    group = match.lastindex or 0
-    start, end = match.span(group)
+    start, is_packed = match.end(), match.lastindex is not None
+    # A vector has no such byte within, and where this is none, what is cut off here is none either.
+    end = body.find(b'"' if is_packed else b"]", start)
+    if end < 0:
+        return None
+    inner = body[start:end]
     try:
-        if group == 1:
-            data = binascii.a2b_base64(match[1], strict_mode=True)
+        if is_packed:
+            data = binascii.a2b_base64(inner, strict_mode=True)
         else:
             with np.errstate(over="ignore"):  # becomes infinite, which the index names
-                data = np.asarray(_NUMBERS.decode(b"[%b]" % match[2]), "<f4").tobytes()
+                data = np.asarray(_NUMBERS.decode(b"[%b]" % inner), "<f4").tobytes()
     except (ValueError, binascii.Error, msgspec.DecodeError):
         return None
     return (name.encode(), body[:start], body[end:]), Vectors(data, 1)
