@@ -51,7 +51,7 @@ lint: .venv/dev.stamp install  ## ruff, mypy strict, the layers
 
 .PHONY: test
 test: lint  ## lint and all tests but the slow ones
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder
 
 # PyTorch and sentence-transformers are the reference that our ONNX graph is compared with; nothing else uses them.
 .venv-torch/stamp:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import hypothesis
@@ -62,6 +65,17 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def puts_in_turn(app: Any) -> Any:
+    """A store that looks at `If-None-Match` and writes in one step, as S3 does; moto alone has two."""
+    turn = threading.Lock()
+
+    def call(environ: Any, start_response: Any) -> Any:
+        with turn if environ["REQUEST_METHOD"] == "PUT" else contextlib.nullcontext():
+            return app(environ, start_response)
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def s3_environment() -> Iterator[dict[str, str]]:
     """Variables with which s3fs reaches a server of this test run; there is a bucket earshot-tests."""
@@ -70,6 +84,8 @@ def s3_environment() -> Iterator[dict[str, str]]:
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
+    assert server._server is not None
+    server._server.app = puts_in_turn(server._server.app)
     host, port = server.get_host_and_port()
     environment = {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
