@@ -37,7 +37,7 @@ from .telemetry import telemetry_for, telling_peers
 from .tls import GrpcCertificates, check_tls
 from .workers import Workers, multiply_on_one_thread, spare_what_is_loaded, take_short_turns
 
-__all__ = ["Addresses", "ended", "listen", "running", "serve", "serve_in_this_process"]
+__all__ = ["Addresses", "ended", "listen", "running", "serve", "serve_in_this_process", "serve_until"]
 
 log = logging.getLogger(__name__)
 
@@ -208,20 +208,24 @@ def serve_in_this_process(
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> None:
     """As `serve`, for any server that listens from enter to exit."""
-
-    async def main() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        spare_what_is_loaded()
-        async with server as addresses:
-            ready(addresses)
-            await stop.wait()
-            log.info("draining: running requests finish, new ones are refused")
-
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(main())
+        runner.run(serve_until(asyncio.Event(), server, ready))
+
+
+async def serve_until(
+    stop: asyncio.Event,
+    server: contextlib.AbstractAsyncContextManager[Addresses],
+    ready: Callable[[Addresses], None],
+) -> None:
+    """Serves, alone in this process, until `stop`, SIGTERM or SIGINT; then drains."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    spare_what_is_loaded()
+    async with server as addresses:
+        ready(addresses)
+        await stop.wait()
+        log.info("draining: running requests finish, new ones are refused")
 
 
 async def ended(process: asyncio.subprocess.Process, what: str) -> None:

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import logging
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,13 +15,10 @@ from earshot.errors import EarshotError, Internal, from_code
 
 from .direct import loop_factory, running_direct
 from .logs import configure_logging
-from .run import Addresses, ended, running
+from .run import Addresses, ended, running, serve_until
 from .settings import Settings
-from .workers import spare_what_is_loaded
 
 __all__ = ["main", "worker_process"]
-
-log = logging.getLogger(__name__)
 
 ENVIRONMENT = "EARSHOT_WORKER"
 
@@ -63,19 +58,14 @@ async def worker_process(
 
 async def _serve(settings: Settings, pipe: int) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
 
     def supervisor_closed_the_pipe() -> None:
         loop.remove_reader(pipe)
         stop.set()
 
     loop.add_reader(pipe, supervisor_closed_the_pipe)
-    spare_what_is_loaded()
-    async with (running_direct if settings.transport == "direct" else running)(settings) as addresses:
-        _say(dataclasses.asdict(addresses))
-        await stop.wait()
-        log.info("draining: running requests finish, new ones are refused")
+    server = (running_direct if settings.transport == "direct" else running)(settings)
+    await serve_until(stop, server, lambda addresses: _say(dataclasses.asdict(addresses)))
 
 
 def _say(what: dict[str, Any]) -> None:

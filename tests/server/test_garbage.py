@@ -33,6 +33,28 @@ def test_full_collections_pass_over_what_was_loaded() -> None:
     assert is_collected == "True"
 
 
+SERVES = """
+import asyncio, contextlib, gc
+from earshot.server.run import serve_until
+
+@contextlib.asynccontextmanager
+async def server():
+    yield gc.get_freeze_count()
+
+async def main():
+    stop = asyncio.Event()
+    stop.set()
+    await serve_until(stop, server(), print)
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_that_serves_spares_what_is_loaded_before_it_opens_anything() -> None:
+    done = subprocess.run([sys.executable, "-c", SERVES], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 10_000
+
+
 CALLS = """
 import asyncio, gc, sys
 from collections import Counter
