@@ -1,10 +1,11 @@
 """Exact search on a GPU in two kernels that write no score to memory which cannot win.
 
 The scores of 1,024 queries over a million vectors are 4 GB: written and read again they take several times
-as long as computing them. Here a tile of the product leaves the maximum of each group of vectors, and no
-more. The k best vectors lie in the k groups with the highest maxima, for a group that holds one of them has a
-maximum no lower than the k-th best score; those groups alone are scored again. Triton compiles the kernels.
-Nothing of ours is imported: its interpreter can run them where there is neither a GPU nor the rest of us.
+as long as computing them. Here a tile of the product leaves the maximum of each block of 128 vectors and of
+each group in it, and no more. The k best vectors lie in the k blocks with the highest maxima, and in the k
+groups of these with the highest ones, for what holds one of them has a maximum no lower than the k-th best
+score; those groups alone are scored again. Triton compiles the kernels. Nothing of ours is imported: its
+interpreter can run them where there is neither a GPU nor the rest of us.
 
 After Chern et al., "TPU-KNN: K Nearest Neighbor Search at Peak FLOP/s", NeurIPS 2022, which keeps a candidate
 of each group and is approximate; keeping whole groups makes it exact.
@@ -12,128 +13,125 @@ of each group and is approximate; keeping whole groups makes it exact.
 
 from __future__ import annotations
 
-from math import log2, sqrt
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import triton
 import triton.language as tl
 
-_SMALLEST_GROUP, _LARGEST_GROUP = 16, 128
-_VECTORS_A_TILE = 128
-_DIMENSIONS_AT_ONCE = 64
-_SELECTION_PASSES = 6  # of topk over what it reads
-_SCORES_AT_ONCE = 1 << 28  # float32: 1 GiB
-_ROWS_AT_ONCE = 1 << 18
-_COMPARED = 10_000
-_ROUNDED = 2e-3
+BLOCK = 128
+"""Vectors that one maximum stands for at first; a tile holds one block or two."""
+GROUPS = (8, 32)
+"""Vectors a group: few make little to score again, many make few maxima."""
+_PROGRAMS_A_PROCESSOR = 2
+_HIDDEN = 0.5  # of the writing of maxima: the product takes longer
 
 
-class FusedFlat:
-    """Vectors in float16 on one GPU, searched exactly: what Faiss's flat index is, with `top_k` inside."""
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What a program works on at a time.
 
-    def __init__(self, vectors: npt.NDArray[np.float32], device: str, *, is_dot: bool) -> None:
-        """Move float32 [n, d] there, block by block; by L2 where not `is_dot`."""
-        count, dimension = vectors.shape
-        self._vectors = torch.empty((count, dimension), dtype=torch.float16, device=device)
-        self._offsets = None if is_dot else torch.empty(count, dtype=torch.float32, device=device)
-        for start in range(0, count, _ROWS_AT_ONCE):
-            block = slice(start, start + _ROWS_AT_ONCE)
-            self._vectors[block] = torch.tensor(vectors[block], device=device)
-            if self._offsets is not None:
-                self._offsets[block] = 0.5 * self._vectors[block].float().square().sum(1)
+    Attributes:
+        queries, vectors: Whose products; queries stay where they are, vectors pass by.
+        dimensions: Multiplied at once. Vectors with no more have their queries loaded once a program, others
+            with each tile.
+        warps: That share it.
+        stages: Tiles on their way from memory, and in work.
+    """
 
-    def search(
-        self, queries: npt.NDArray[np.float32], k: int, params: None = None
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Distances float32 [q, k], best first, and rows int64 [q, k], as Faiss's indexes answer: -1 and
-        infinite beyond the last."""
-        del params
-        count = len(self._vectors)
-        with torch.inference_mode():
-            asked = torch.tensor(queries, device=self._vectors.device).half()
-            distances, rows = top_k(self._vectors, asked, min(k, count), self._offsets)
-            if self._offsets is not None:
-                distances = asked.float().square().sum(1, keepdim=True) - 2 * distances
-            if k > count:
-                worst = float("-inf") if self._offsets is None else float("inf")
-                distances = torch.nn.functional.pad(distances, (0, k - count), value=worst)
-                rows = torch.nn.functional.pad(rows, (0, k - count), value=-1)
-            return distances.cpu().numpy(), rows.cpu().numpy()
-
-    def differs(self, queries: npt.NDArray[np.float32], k: int) -> str:
-        """How the kernels' answer differs from PyTorch's own over the first vectors, empty where it does not:
-        a compiler for a GPU that nobody tried may be wrong."""
-        some, offsets = self._vectors[:_COMPARED], self._offsets
-        offsets = None if offsets is None else offsets[:_COMPARED]
-        with torch.inference_mode():
-            asked = torch.tensor(queries, device=some.device).half()
-            every = asked.float() @ some.float().T
-            if offsets is not None:
-                every -= offsets
-            k = min(k, len(some))
-            found, expected = top_k(some, asked, k, offsets)[0], every.topk(k, dim=1).values
-            # As far as sums in another order, and TF32 where a user has set it, may be off.
-            allowed = _ROUNDED * max(1.0, float(every.abs().max()))
-            off = float((found - expected).abs().max())
-        return "" if off <= allowed else f"scores are off by {off}, {allowed} is rounding"
+    queries: int
+    vectors: int
+    dimensions: int
+    warps: int
+    stages: int
 
 
-def top_k(vectors: Any, queries: Any, k: int, offsets: Any = None) -> tuple[Any, Any]:
+def few(dimension: int) -> tuple[Tile, ...]:
+    """Tiles for few queries, where reading the vectors is the work."""
+    at_once = _at_once(dimension)
+    return Tile(16, 128, at_once, 4, 4), Tile(64, 128, at_once, 4, 3)
+
+
+def many(dimension: int) -> tuple[Tile, ...]:
+    """Tiles for many queries, where the product is: which is fastest depends on the GPU.
+
+    A tile costs a multiprocessor that reads its two sides at 30 bytes a clock no less than the product takes,
+    unless it is large or one side stays. Two programs side by side hide each other's selections.
+    """
+    at_once = _at_once(dimension)
+    if dimension <= at_once:
+        return Tile(128, 128, at_once, 8, 2), Tile(256, 128, at_once, 8, 3), Tile(128, 128, at_once, 8, 3)
+    return Tile(128, 256, at_once, 8, 3), Tile(256, 128, at_once, 8, 3), Tile(128, 128, at_once, 8, 3)
+
+
+def _at_once(dimension: int) -> int:
+    return int(max(triton.next_power_of_2(dimension), 16)) if dimension <= BLOCK else BLOCK // 2
+
+
+def group_size(count: int, dimension: int, k: int) -> int:
+    """Vectors a group: what makes the fewest bytes, of maxima written and of groups scored again."""
+
+    def read_and_written(group: int) -> float:
+        return _HIDDEN * 4 * count / group + 2 * dimension * (k + BLOCK // group) * group
+
+    return min(GROUPS, key=read_and_written)
+
+
+def top_k(
+    vectors: Any, count: int, queries: Any, k: int, offsets: Any, tile: Tile, group: int
+) -> tuple[Any, Any]:
     """The k highest q·x, or q·x − offset of x, of each query.
 
     Args:
-        vectors: Tensor float16 [n, d], contiguous.
-        queries: Tensor float16 [q, d], contiguous, on the same device.
-        k: From 1 to n.
+        vectors: Tensor float16 [n, d], contiguous, n a multiple of 256 and d one of 16; rows from `count` on
+            repeat the one before.
+        count: Of vectors to be found.
+        queries: Tensor float16 [q, d], on the same device.
+        k: From 1 to `count`.
         offsets: Tensor float32 [n], subtracted from each vector's score, or None. Half the squared norms
             order by L2.
+        tile: How the work is cut.
+        group: One of `GROUPS`.
 
     Returns:
         Scores float32 [q, k], best first, and rows int64 [q, k], tensors on that device.
     """
-    group = group_size(len(vectors), vectors.shape[1], k)
-    step = max(1, _SCORES_AT_ONCE // max(triton.cdiv(len(vectors), group), k * group))
-    parts = [_top_k(vectors, part, k, offsets, group) for part in queries.split(step)]
-    return torch.cat([scores for scores, _ in parts]), torch.cat([rows for _, rows in parts])
-
-
-def group_size(count: int, dimension: int, k: int) -> int:
-    """Vectors a group: a power of two that balances the bytes of maxima, selected from in some passes, with
-    those of the k groups that are read again."""
-    best = sqrt(_SELECTION_PASSES * 4 * count / (2 * dimension * k))
-    return int(min(max(2 ** round(log2(best)), _SMALLEST_GROUP), _LARGEST_GROUP))
-
-
-def _top_k(vectors: Any, queries: Any, k: int, offsets: Any, group: int) -> tuple[Any, Any]:
-    (count, dimension), asked = vectors.shape, len(queries)
-    groups = triton.cdiv(count, group)
-    maxima = torch.empty((asked, groups), dtype=torch.float32, device=vectors.device)
-    queries_a_tile = min(128, max(16, triton.next_power_of_2(asked)))
-    dimensions = min(_DIMENSIONS_AT_ONCE, max(16, triton.next_power_of_2(dimension)))
-    tiles = triton.cdiv(asked, queries_a_tile) * triton.cdiv(count, _VECTORS_A_TILE)
+    (padded, dimension), asked = vectors.shape, len(queries)
+    query_tiles, tiles = triton.cdiv(asked, tile.queries), padded // tile.vectors
+    queries = torch.nn.functional.pad(queries, (0, 0, 0, query_tiles * tile.queries - asked)).contiguous()
+    blocks, groups = padded // BLOCK, BLOCK // group
+    of_blocks = torch.empty((len(queries), blocks), dtype=torch.float32, device=vectors.device)
+    of_groups = torch.empty((len(queries), blocks, groups), dtype=torch.float32, device=vectors.device)
+    slices = min(tiles, max(1, _programs(vectors.device) // query_tiles))
+    tiles_a_program = triton.cdiv(tiles, slices)
     weights = vectors if offsets is None else offsets  # not read where there are none
-    _maxima_of_groups[(tiles,)](
+    _maxima[(query_tiles * triton.cdiv(tiles, tiles_a_program),)](
         queries,
         vectors,
         weights,
-        maxima,
-        asked,
-        count,
-        groups,
-        dimension,
+        of_blocks,
+        of_groups,
+        tiles,
+        query_tiles,
+        tiles_a_program,
         has_offsets=offsets is not None,
+        dimension=dimension,
         group_size=group,
-        query_block=queries_a_tile,
-        vector_block=_VECTORS_A_TILE,
-        dimension_block=dimensions,
-        num_warps=8 if queries_a_tile == 128 else 4,
+        query_block=tile.queries,
+        vector_block=tile.vectors,
+        dimension_block=tile.dimensions,
+        stages=tile.stages,
+        num_warps=tile.warps,
     )
-    chosen = maxima.topk(min(k, groups), dim=1, sorted=False).indices
-    scores = torch.empty((asked, chosen.shape[1], group), dtype=torch.float32, device=vectors.device)
-    _scores_of_groups[(chosen.numel(),)](
+    known = of_blocks[:asked, : triton.cdiv(count, BLOCK)]  # in a block after these all are repetitions
+    best = known.topk(min(k, known.shape[1]), dim=1, sorted=False).indices
+    within = of_groups[:asked].gather(1, best[:, :, None].expand(-1, -1, groups)).flatten(1)
+    # In the last block up to all groups but one may hold nothing but repetitions.
+    places = within.topk(min(k + groups - 1, within.shape[1]), dim=1, sorted=False).indices
+    chosen = best.gather(1, places // groups) * groups + places % groups
+    scores = torch.empty((*chosen.shape, group), dtype=torch.float32, device=vectors.device)
+    _scores[(chosen.numel(),)](
         queries,
         vectors,
         weights,
@@ -141,60 +139,96 @@ def _top_k(vectors: Any, queries: Any, k: int, offsets: Any, group: int) -> tupl
         scores,
         count,
         chosen.shape[1],
-        dimension,
         has_offsets=offsets is not None,
+        dimension=dimension,
         group_size=group,
-        dimension_block=dimensions,
+        dimension_block=_at_once(dimension),
+        num_warps=1,
     )
-    best, places = scores.view(asked, -1).topk(k, dim=1)
-    rows = chosen.gather(1, places // group) * group + places % group
-    return best, rows
+    found, places = scores.flatten(1).topk(k, dim=1)
+    return found, _rows(chosen.gather(1, places // group), places % group, group)
+
+
+def _programs(device: Any) -> int:
+    if device.type == "cpu":
+        return _PROGRAMS_A_PROCESSOR
+    return int(_PROGRAMS_A_PROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _rows(chosen: Any, member: Any, group: int) -> Any:
+    """Where a group's members lie: in pairs, eight rows apart.
+
+    So the matrix units leave a tile: a thread has every fourth pair of a row's scores, and finds the maximum
+    of a group without a word to others.
+    """
+    block, span, pair = chosen // (BLOCK // group), chosen % (BLOCK // group) // 4, chosen % 4
+    return block * BLOCK + span * 4 * group + member // 2 * 8 + pair * 2 + member % 2
 
 
 @triton.jit
-def _maxima_of_groups(
+def _maxima(
     queries,
     vectors,
     offsets,
-    maxima,
-    asked,
-    count,
-    groups,
-    dimension,
+    of_blocks,
+    of_groups,
+    tiles,
+    query_tiles,
+    tiles_a_program,
     has_offsets: tl.constexpr,
+    dimension: tl.constexpr,
     group_size: tl.constexpr,
     query_block: tl.constexpr,
     vector_block: tl.constexpr,
     dimension_block: tl.constexpr,
+    stages: tl.constexpr,
 ):
-    """One tile of the product, a block of queries by one of vectors: the maximum of each group in it.
+    """Some tiles of the product: the maxima of their blocks and groups.
 
-    Tiles of the same vectors follow each other: vectors come from memory once, queries from the cache.
+    Programs of the same vectors follow each other: vectors come from memory once, then from the cache.
     """
-    tile = tl.program_id(0)
-    query_tiles = tl.cdiv(asked, query_block)
-    rows = (tile % query_tiles) * query_block + tl.arange(0, query_block)
-    columns = (tile // query_tiles) * vector_block + tl.arange(0, vector_block)
+    blocks: tl.constexpr = vector_block // 128
+    spans: tl.constexpr = 32 // group_size
+    is_whole: tl.constexpr = dimension % dimension_block == 0
+    stays: tl.constexpr = dimension <= dimension_block
+    program = tl.program_id(0)
+    rows = ((program % query_tiles) * query_block + tl.arange(0, query_block)).to(tl.int64)
     axis = tl.arange(0, dimension_block)
-    query_at = queries + rows.to(tl.int64)[:, None] * dimension + axis[None, :]
-    vector_at = vectors + columns.to(tl.int64)[:, None] * dimension + axis[None, :]
-    scores = tl.zeros((query_block, vector_block), tl.float32)
-    for start in range(0, dimension, dimension_block):
-        inside = axis[None, :] < dimension - start
-        query = tl.load(query_at + start, mask=(rows[:, None] < asked) & inside, other=0.0)
-        vector = tl.load(vector_at + start, mask=(columns[:, None] < count) & inside, other=0.0)
-        scores = tl.dot(query, tl.trans(vector), scores)
-    if has_offsets:
-        scores -= tl.load(offsets + columns, mask=columns < count, other=0.0)[None, :]
-    scores = tl.where(columns[None, :] < count, scores, float("-inf"))
-    best = tl.max(tl.reshape(scores, (query_block, vector_block // group_size, group_size)), axis=2)
-    places = (tile // query_tiles) * (vector_block // group_size) + tl.arange(0, vector_block // group_size)
-    at = maxima + rows.to(tl.int64)[:, None] * groups + places[None, :]
-    tl.store(at, best, mask=(rows[:, None] < asked) & (places[None, :] < groups))
+    query_at = queries + rows[:, None] * dimension + axis[None, :]
+    vector_at = vectors + tl.arange(0, vector_block)[:, None] * dimension + axis[None, :]
+    block_at = of_blocks + rows[:, None] * (tiles * blocks)
+    group_at = of_groups + (rows * (tiles * blocks))[:, None, None, None] * (4 * spans)
+    if stays:
+        query = _loaded(query_at, axis, dimension, is_whole)
+    first = (program // query_tiles).to(tl.int64) * tiles_a_program
+    for tile in tl.range(first, min(first + tiles_a_program, tiles), num_stages=stages):
+        start = tile * (vector_block * dimension)
+        if stays:
+            vector = _loaded(vector_at + start, axis, dimension, is_whole)
+            scores = tl.dot(query, tl.trans(vector))
+        else:
+            scores = tl.zeros((query_block, vector_block), tl.float32)
+            for done in range(0, dimension, dimension_block):
+                query = _loaded(query_at + done, axis, dimension - done, is_whole)
+                vector = _loaded(vector_at + start + done, axis, dimension - done, is_whole)
+                scores = tl.dot(query, tl.trans(vector), scores)
+        if has_offsets:
+            scores -= tl.load(offsets + tile * vector_block + tl.arange(0, vector_block))[None, :]
+        pairs = tl.reshape(scores, (query_block, blocks, spans, group_size // 2, 4, 2))
+        best = tl.max(tl.max(pairs, axis=5), axis=3)
+        block = tile * blocks + tl.arange(0, blocks)
+        tl.store(block_at + block[None, :], tl.max(tl.max(best, axis=3), axis=2))
+        group = (block[:, None, None] * spans + tl.arange(0, spans)[None, :, None]) * 4 + tl.arange(0, 4)
+        tl.store(group_at + group[None, :, :, :], best)
 
 
 @triton.jit
-def _scores_of_groups(
+def _loaded(at, axis, dimension, is_whole: tl.constexpr):
+    return tl.load(at) if is_whole else tl.load(at, mask=axis[None, :] < dimension, other=0.0)
+
+
+@triton.jit
+def _scores(
     queries,
     vectors,
     offsets,
@@ -202,25 +236,28 @@ def _scores_of_groups(
     scores,
     count,
     chosen_a_query,
-    dimension,
     has_offsets: tl.constexpr,
+    dimension: tl.constexpr,
     group_size: tl.constexpr,
     dimension_block: tl.constexpr,
 ):
     """The scores of one chosen group of one query."""
-    pair = tl.program_id(0).to(tl.int64)
-    columns = tl.load(chosen + pair) * group_size + tl.arange(0, group_size)
+    place = tl.program_id(0).to(tl.int64)
+    group = tl.load(chosen + place)
+    member = tl.arange(0, group_size)
+    groups: tl.constexpr = 128 // group_size
+    first = group // groups * 128 + (group % groups // 4) * (4 * group_size) + group % 4 * 2
+    columns = first + member // 2 * 8 + member % 2
     axis = tl.arange(0, dimension_block)
-    query_at = queries + (pair // chosen_a_query) * dimension + axis
+    query_at = queries + (place // chosen_a_query) * dimension + axis
     vector_at = vectors + columns[:, None] * dimension + axis[None, :]
     found = tl.zeros((group_size,), tl.float32)
     for start in range(0, dimension, dimension_block):
         inside = axis < dimension - start
         query = tl.load(query_at + start, mask=inside, other=0.0).to(tl.float32)
-        known = (columns[:, None] < count) & inside[None, :]
-        vector = tl.load(vector_at + start, mask=known, other=0.0).to(tl.float32)
+        vector = tl.load(vector_at + start, mask=inside[None, :], other=0.0).to(tl.float32)
         found += tl.sum(query[None, :] * vector, axis=1)
     if has_offsets:
-        found -= tl.load(offsets + columns, mask=columns < count, other=0.0)
+        found -= tl.load(offsets + columns)
     found = tl.where(columns < count, found, float("-inf"))
-    tl.store(scores + pair * group_size + tl.arange(0, group_size), found)
+    tl.store(scores + place * group_size + member, found)

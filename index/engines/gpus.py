@@ -20,7 +20,7 @@ WIDEST = 2048
 """Neighbors a query, and partitions visited: Faiss's selection on the GPU ends here."""
 _MIB = 1 << 20
 _CODES_WITH_HALF_TABLES = 48
-_TRIED = 32  # queries and neighbors
+_TRIED = 300, 32  # queries and neighbors
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +158,8 @@ def fused_flat(device: str, vectors: Floats, *, is_dot: bool) -> Any | None:
         _log.info("Faiss searches in float16: %s not installed", " and ".join(missing))
         return None
     try:
-        found = import_module(f"{__package__}.fused_top_k").FusedFlat(vectors, device, is_dot=is_dot)
-        problem = found.differs(vectors[:_TRIED], _TRIED)
+        found = import_module(f"{__package__}.fused_flat").FusedFlat(vectors, device, is_dot=is_dot)
+        problem = found.prepare(vectors[: _TRIED[0]], _TRIED[1])
     # Triton's compiler and CUDA raise what they like, and Faiss can do the work.
     except Exception as error:  # noqa: BLE001
         problem = f"{type(error).__name__}: {error}"

@@ -27,6 +27,7 @@ LAYOUTS: dict[str, Any] = {
     "ivf pq": FaissGpuParameters("IVF30,PQ4,RFlat"),
     "cagra": FaissGpuParameters("CAGRA32"),
     "replicas": FaissGpuParameters("IVF30,Flat", replicate=True),
+    "float16 replicas": FaissGpuParameters(precision="FLOAT16", replicate=True),
 }
 
 

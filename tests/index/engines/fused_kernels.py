@@ -1,43 +1,58 @@
-"""`fused_top_k` interpreted on the CPU, and compiled for GPUs, in an environment with PyTorch and Triton.
+"""The kernels of exact search interpreted on the CPU, and compiled for GPUs, where PyTorch and Triton are.
 
-`python fused_kernels.py FILE interpret|compile`, FILE being the module. Prints what failed and exits 1.
+`python fused_kernels.py FOLDER interpret|compile`, FOLDER being that of the engines. Prints what failed and
+exits 1.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+import re
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 SHAPES = (
     (1000, 17, 3, 5),
     (300, 128, 17, 10),
+    (257, 200, 18, 9),
     (130, 64, 1, 130),
     (150, 100, 5, 40),
     (16, 8, 2, 16),
     (1, 3, 1, 1),
 )
 CAPABILITIES = (80, 90, 100)  # A100, H100, B200
-POINTERS = {"queries": "*fp16", "vectors": "*fp16", "offsets": "*fp32"}
-BLOCKS = {"group_size": 64, "query_block": 128, "vector_block": 128, "dimension_block": 64}
+DIMENSIONS = (96, 128, 768)
+SPARE = 16  # bytes of a thread's memory that cost nothing
+POINTERS = {
+    "queries": "*fp16",
+    "vectors": "*fp16",
+    "offsets": "*fp32",
+    "of_blocks": "*fp32",
+    "of_groups": "*fp32",
+    "scores": "*fp32",
+    "chosen": "*i64",
+}
 
 
-def load(file: str) -> Any:
-    """The module by its file, without the package around it."""
-    spec = importlib.util.spec_from_file_location("fused_top_k", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def load(folder: str, name: str) -> Any:
+    """A module of the folder, without the package that it is."""
+    package = ModuleType("engines")
+    package.__path__ = [folder]
+    sys.modules["engines"] = package
+    return importlib.import_module(f"engines.{name}")
 
 
-def interpret(module: Any) -> None:
-    """Every shape, under both measures, through the class that the engine holds."""
+def interpret(folder: str) -> None:
+    """Every shape and tile, under both measures, through the class that the engine holds."""
     import numpy as np
 
+    module = load(folder, "fused_flat")
     generator = np.random.default_rng(0)
     for count, dimension, asked, k in SHAPES:
         vectors = generator.standard_normal((count, dimension), dtype=np.float32)
@@ -45,54 +60,87 @@ def interpret(module: Any) -> None:
         seen, sought = (part.astype(np.float16).astype(np.float64) for part in (vectors, queries))
         for is_dot in (True, False):
             flat = module.FusedFlat(vectors, "cpu", is_dot=is_dot)
-            assert flat.differs(queries, k) == "", (count, dimension, is_dot)
-            distances, rows = flat.search(queries, k + 1)
             every = sought @ seen.T
             if not is_dot:
                 every = ((sought[:, None] - seen) ** 2).sum(axis=2)
             expected = np.sort(every, axis=1)[:, :: -1 if is_dot else 1][:, :k]
-            np.testing.assert_allclose(distances[:, :k], expected, atol=2e-3)
-            # Which of two rows as near as rounding tells is no matter; that each is there once is.
-            np.testing.assert_allclose(np.take_along_axis(every, rows[:, :k], axis=1), expected, atol=2e-3)
-            assert all(len(set(found)) == k + 1 for found in rows.tolist())
-            assert (rows[:, k] == -1).all() == (k == count)
-    damaged = module.FusedFlat(vectors, "cpu", is_dot=True)
-    module.top_k = lambda vectors, queries, k, offsets: (queries.float()[:, :1] + 1e3, None)
-    assert "scores are off" in damaged.differs(queries, 1)
+            for tile in (*module.few(dimension), *module.many(dimension)):
+                flat._tiles = (tile,)
+                distances, rows = flat.search(queries, k + 1)
+                np.testing.assert_allclose(distances[:, :k], expected, atol=2e-3)
+                # Which of two rows as near as rounding tells is no matter; that each is there once is.
+                np.testing.assert_allclose(np.take_along_axis(every, rows[:, :k], 1), expected, atol=2e-3)
+                assert all(len(set(found)) == k + 1 for found in rows.tolist())
+                assert (rows[:, k] == -1).all() == (k == count)
+    assert flat.prepare(queries, 1) == ""
+    module.top_k = lambda vectors, count, queries, *_: (queries.float()[:, :1] + 1e3, None)
+    assert "are off" in flat.prepare(queries, 1)
 
 
-def compile_for_gpus(module: Any) -> None:
-    """Both kernels, to machine code that uses the matrix units."""
+def compile_for_gpus(folder: str) -> None:
+    """Both kernels, every tile, to machine code that uses the matrix units and keeps to the registers."""
+    module = load(folder, "fused_top_k")
+    for capability in CAPABILITIES:
+        for dimension in DIMENSIONS:
+            for has_offsets in (False, True):
+                same = {"has_offsets": has_offsets, "dimension": dimension}
+                fitting = set(module.many(dimension))
+                for tile in (*module.few(dimension), *module.many(dimension)):
+                    for group in module.GROUPS:
+                        blocks = {
+                            "group_size": group,
+                            "query_block": tile.queries,
+                            "vector_block": tile.vectors,
+                            "dimension_block": tile.dimensions,
+                            "stages": tile.stages,
+                        }
+                        made = compiled(module._maxima, {**same, **blocks}, capability, tile.warps)
+                        assert "mma" in made.asm["ptx"], (capability, tile)
+                        if capability == 90 and tile.queries >= 64:
+                            assert "wgmma" in made.asm["ptx"], tile
+                        if spilled(made):
+                            fitting.discard(tile)
+                            assert tile in module.many(dimension), (capability, dimension, tile, group)
+                assert fitting, (capability, dimension)
+                for group in module.GROUPS:
+                    blocks = {"group_size": group, "dimension_block": 128}
+                    compiled(module._scores, {**same, **blocks}, capability, 1)
+
+
+def compiled(kernel: Any, constants: dict[str, int], capability: int, warps: int) -> Any:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    for capability in CAPABILITIES:
-        for has_offsets in (False, True):
-            for kernel in (module._maxima_of_groups, module._scores_of_groups):
-                types: dict[str, str] = {}
-                constants: dict[str, int] = {"has_offsets": has_offsets}
-                for name in kernel.arg_names:
-                    if name in BLOCKS:
-                        constants[name] = BLOCKS[name]
-                    types[name] = POINTERS.get(name) or ("constexpr" if name in constants else "i32")
-                    types[name] = {"maxima": "*fp32", "scores": "*fp32", "chosen": "*i64"}.get(
-                        name, types[name]
-                    )
-                aligned = [place for place, name in enumerate(kernel.arg_names) if "*" in types[name]]
-                aligned.append(kernel.arg_names.index("dimension"))
-                source = ASTSource(
-                    kernel,
-                    signature=types,
-                    constexprs=constants,
-                    attrs={(place,): [["tt.divisibility", 16]] for place in aligned},
-                )
-                made = triton.compile(
-                    source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 8}
-                )
-                assert made.asm["cubin"], (capability, kernel)
-                if kernel is module._maxima_of_groups:
-                    assert "mma" in made.asm["ptx"], capability
+    types = {
+        name: POINTERS.get(name) or ("constexpr" if name in constants else "i32") for name in kernel.arg_names
+    }
+    source = ASTSource(
+        kernel,
+        signature=types,
+        constexprs=constants,
+        attrs={
+            (place,): [["tt.divisibility", 16]]
+            for place, name in enumerate(kernel.arg_names)
+            if name in POINTERS
+        },
+    )
+    target = GPUTarget("cuda", capability, 32)
+    return triton.compile(source, target=target, options={"num_warps": warps})
+
+
+def spilled(made: Any) -> bool:
+    """Whether a thread keeps more than a register or two in memory, as the machine code says."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(made.asm["cubin"])
+        file.flush()
+        command = [str(tool), "--dump-resource-usage", file.name]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (stack,) = re.findall(r"STACK:(\d+)", said)
+    return int(stack) > SPARE
 
 
 if __name__ == "__main__":
@@ -100,4 +148,4 @@ if __name__ == "__main__":
         sys.exit("no triton")
     if sys.argv[2] == "interpret":
         os.environ["TRITON_INTERPRET"] = "1"
-    {"interpret": interpret, "compile": compile_for_gpus}[sys.argv[2]](load(sys.argv[1]))
+    {"interpret": interpret, "compile": compile_for_gpus}[sys.argv[2]](sys.argv[1])

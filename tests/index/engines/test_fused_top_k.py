@@ -11,7 +11,7 @@ import pytest
 
 from earshot.index.engines import gpus
 
-KERNELS = Path(gpus.__file__).with_name("fused_top_k.py")
+ENGINES = Path(gpus.__file__).parent
 
 
 @pytest.mark.slow
@@ -21,7 +21,7 @@ def test_the_kernels_agree_with_exact_search_and_compile_for_gpus(how) -> None:
     if not python:
         pytest.skip("EARSHOT_TORCH_PYTHON names no interpreter with PyTorch and Triton; run `make test-slow`")
     runner = Path(__file__).with_name("fused_kernels.py")
-    done = subprocess.run([python, runner, KERNELS, how], capture_output=True, text=True, check=False)
+    done = subprocess.run([python, runner, ENGINES, how], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -37,7 +37,7 @@ def test_kernels_that_fail_or_differ_leave_the_work_to_faiss(monkeypatch, caplog
         def __init__(self, vectors, device, *, is_dot) -> None:
             assert (device, is_dot) == ("cuda:1", False)
 
-        def differs(self, queries, k) -> str:
+        def prepare(self, queries, k) -> str:
             return "scores are off by 3"
 
     class Module:
@@ -47,7 +47,7 @@ def test_kernels_that_fail_or_differ_leave_the_work_to_faiss(monkeypatch, caplog
     monkeypatch.setattr(gpus, "import_module", lambda name: Module)
     assert gpus.fused_flat("cuda:1", np.zeros((1, 2), np.float32), is_dot=False) is None
     assert "our kernels do not run on cuda:1: scores are off by 3" in caplog.text
-    monkeypatch.setattr(Flat, "differs", lambda *_: "")
+    monkeypatch.setattr(Flat, "prepare", lambda *_: "")
     assert isinstance(gpus.fused_flat("cuda:1", np.zeros((1, 2), np.float32), is_dot=False), Flat)
     monkeypatch.setattr(gpus, "import_module", lambda name: 1 / 0)
     assert gpus.fused_flat("cuda:1", np.zeros((1, 2), np.float32), is_dot=False) is None
