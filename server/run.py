@@ -7,13 +7,11 @@ import contextlib
 import logging
 import signal
 import socket
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import uvicorn
 
@@ -34,7 +32,7 @@ from .renewal import when_renewed
 from .service import Service
 from .settings import Settings
 from .telemetry import telemetry_for, telling_peers
-from .tls import GrpcCertificates, check_tls
+from .tls import GrpcCertificates, check_tls, tls_context
 from .workers import Workers, multiply_on_one_thread, spare_what_is_loaded, take_short_turns
 
 __all__ = ["Addresses", "ended", "listen", "running", "serve", "serve_in_this_process", "serve_until"]
@@ -150,6 +148,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
             max_message_bytes=settings.max_message_bytes,
             max_answer_bytes=settings.max_answer_bytes,
         )
+        context = tls_context(settings, ["http/1.1"])
         uvicorn_server = _Http(
             uvicorn.Config(
                 HttpCalls(http, telemetry, guard),
@@ -158,7 +157,7 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
                 lifespan="off",
                 http="h11",  # whose headers can be bounded
                 h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-                **_tls_of_uvicorn(settings),
+                ssl_context_factory=None if context is None else lambda *_: context,
                 timeout_graceful_shutdown=int(DRAIN_SECONDS),
             )
         )
@@ -169,10 +168,8 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
 
         def renew() -> None:
             certificates.renew()
-            if uvicorn_server.config.ssl is not None and settings.tls_certificate is not None:
-                uvicorn_server.config.ssl.load_cert_chain(settings.tls_certificate, settings.tls_key)
-                if settings.tls_client_ca is not None:
-                    uvicorn_server.config.ssl.load_verify_locations(settings.tls_client_ca)
+            if context is not None:
+                context.renew()
 
         renewing = asyncio.create_task(when_renewed(settings, renew))
         try:
@@ -183,17 +180,6 @@ async def running(settings: Settings) -> AsyncIterator[Addresses]:
             uvicorn_server.should_exit = True
             await grpc_face.stop(DRAIN_SECONDS)
             await serving
-
-
-def _tls_of_uvicorn(settings: Settings) -> dict[str, Any]:
-    if settings.tls_certificate is None:
-        return {}
-    return {
-        "ssl_certfile": settings.tls_certificate,
-        "ssl_keyfile": settings.tls_key,
-        "ssl_ca_certs": settings.tls_client_ca,
-        "ssl_cert_reqs": ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
-    }
 
 
 def serve(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:

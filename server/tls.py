@@ -1,8 +1,10 @@
-"""The server's certificates, looked at before anything listens, and as gRPC wants them."""
+"""The server's certificates, looked at before anything listens, and as asyncio and gRPC want them."""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import grpc
 
@@ -10,7 +12,7 @@ from earshot.errors import InvalidArgument
 
 from .settings import Settings
 
-__all__ = ["GrpcCertificates", "check_tls"]
+__all__ = ["GrpcCertificates", "RenewableContext", "check_tls", "tls_context"]
 
 
 def check_tls(settings: Settings) -> None:
@@ -36,6 +38,62 @@ def check_tls(settings: Settings) -> None:
             raise InvalidArgument(
                 f"tls_client_ca {client_ca} cannot be used: {_reason(error)}", field="tls_client_ca"
             ) from error
+
+
+class RenewableContext(ssl.SSLContext):
+    """Leaves each handshake to a context of the files as they were last read.
+
+    A context of OpenSSL's learns of further authorities and forgets none; who came in by one may resume.
+    """
+
+    _make: Callable[[], ssl.SSLContext]
+    _now: ssl.SSLContext
+
+    @classmethod
+    def of(cls, make: Callable[[], ssl.SSLContext]) -> Self:
+        """The first one is made at once."""
+        found = cls(ssl.PROTOCOL_TLS_SERVER)
+        found._make, found._now = make, make()
+        return found
+
+    def renew(self) -> bool:
+        """Read the files again, which `check_tls` has looked at; whether other authorities are believed now.
+
+        Raises OSError where a file is gone since.
+        """
+        before, self._now = self._now, self._make()
+        return before.get_ca_certs(binary_form=True) != self._now.get_ca_certs(binary_form=True)
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """What event loops call for a connection."""
+        return self._now.wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+
+
+def tls_context(settings: Settings, protocols: Sequence[str]) -> RenewableContext | None:
+    """What serves the settings' certificates, which `check_tls` has looked at; None where there are none."""
+    certificate = settings.tls_certificate
+    if certificate is None:
+        return None
+
+    def make() -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+        context.set_alpn_protocols(list(protocols))
+        context.load_cert_chain(certificate, settings.tls_key)
+        if settings.tls_client_ca is not None:
+            context.load_verify_locations(settings.tls_client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    return RenewableContext.of(make)
 
 
 class GrpcCertificates:

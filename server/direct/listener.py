@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ..hot.asgi import Application
 from ..hot.whole import WholeSearches
@@ -48,6 +48,7 @@ class Listener:
         self._app = app
         self._whole = whole
         self._connections: set[Connection] = set()
+        self._stale: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._is_leaving = False
@@ -66,6 +67,15 @@ class Listener:
             backlog=BACKLOG,
         )
         self._looking = loop.call_later(LOOK_SECONDS, self._look)
+
+    def turn_over(self, notice_seconds: float, seconds: float) -> None:
+        """Has all who are connected come anew: told now, closed after the notice, ended at last."""
+        loop = asyncio.get_running_loop()
+        self._stale |= self._connections
+        for connection in list(self._stale):
+            connection.leave()
+        loop.call_later(notice_seconds, self._end_stale, "close")
+        loop.call_later(seconds, self._end_stale, "abort")
 
     async def drain(self, notice_seconds: float, seconds: float) -> bool:
         """Lets all clients go; returns whether they went by themselves.
@@ -99,12 +109,20 @@ class Listener:
 
     def _replace(self, before: Connection | None, after: Connection | None) -> None:
         """A connection came, was found to speak some HTTP, or went."""
+        is_stale = before in self._stale
         if before is not None:
             self._connections.discard(before)
+            self._stale.discard(before)
         if after is not None:
             self._connections.add(after)
-            if self._is_leaving:
+            if is_stale:
+                self._stale.add(after)
+            if self._is_leaving or is_stale:
                 after.leave()
+
+    def _end_stale(self, how: Literal["close", "abort"]) -> None:
+        for connection in list(self._stale):
+            getattr(connection, how)()
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()

@@ -16,9 +16,8 @@ from ..renewal import when_renewed
 from ..run import DRAIN_SECONDS, Addresses, listen, serve_in_this_process
 from ..settings import Settings
 from ..telemetry import telling_peers
-from ..tls import check_tls
+from ..tls import check_tls, tls_context
 from .listener import Listener
-from .tls import renew, tls_context
 
 __all__ = ["loop_factory", "running_direct", "serve_direct"]
 
@@ -39,14 +38,17 @@ async def running_direct(settings: Settings) -> AsyncIterator[Addresses]:
     with contextlib.closing(listen(settings.host, settings.port, shared=settings.workers > 1)) as bound:
         server = HotServer(settings.model_copy(update={"transport": "direct"}))
         listener = Listener(server.app, server.whole)
-        context = tls_context(settings)
+        context = tls_context(settings, ["h2", "http/1.1"])
         try:
             await server.start()
             await listener.start(bound, context)
             port = bound.getsockname()[1]
-            renewing = asyncio.create_task(
-                when_renewed(settings, lambda: None if context is None else renew(context, settings))
-            )
+
+            def renew() -> None:
+                if context is not None and context.renew():
+                    listener.turn_over(NOTICE_SECONDS, DRAIN_SECONDS)
+
+            renewing = asyncio.create_task(when_renewed(settings, renew))
             try:
                 async with telling_peers(server.telemetry.metrics):
                     yield Addresses.of(settings, grpc_port=port, http_port=port)

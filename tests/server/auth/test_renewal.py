@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
 from pathlib import Path
@@ -112,6 +113,45 @@ def test_so_is_who_signed_the_clients(
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             assert may_come(face, files, wire)
+    assert "Traceback" not in face.log()
+
+
+@pytest.mark.parametrize("transport", ["portable", "direct"])
+def test_an_authority_that_is_taken_out_is_believed_no_longer(
+    transport: str, data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "earshot.server.renewal")
+    (tmp_path / "new").mkdir()
+    files, others = write_certificates(tmp_path), write_certificates(tmp_path / "new")
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(files.ca.read_bytes() + others.ca.read_bytes())
+    settings = settings_for(
+        data_dir, tls_certificate=files.server, tls_key=files.server_key, tls_client_ca=trusted
+    )
+    with serving_face(transport, settings, tmp_path / "log") as face, contextlib.ExitStack() as stack:
+
+        def client(wire: str, own: Files) -> Client:
+            tls = Tls(ca=files.ca, certificate=own.client, key=own.client_key)
+            target = getattr(face.addresses, wire)
+            return stack.enter_context(Client(target, tls=tls, retry=Retry(attempts=2), timeout=10))
+
+        connected = {(wire, own): client(wire, own) for wire in ("grpc", "http") for own in (files, others)}
+        for each in connected.values():
+            assert each.indexes()
+        trusted.write_bytes(files.ca.read_bytes())
+        until(caplog, "the certificates were renewed")
+        for wire in ("grpc", "http"):
+            assert client(wire, files).indexes()
+            with pytest.raises(Unavailable):
+                client(wire, others).indexes()
+        if transport == "direct":  # whoever was connected had to come anew
+            time.sleep(1)
+            for (_, own), each in connected.items():
+                if own is files:
+                    assert each.indexes()
+                    continue
+                with pytest.raises(Unavailable):
+                    each.indexes()
     assert "Traceback" not in face.log()
 
 
