@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -95,6 +96,7 @@ class _FaissGpus:
         self.has_cagra = hasattr(faiss, "GpuIndexCagra")
 
     def memory(self, device: int) -> Memory:
+        _free_what_torch_keeps()
         runtime = ctypes.CDLL(None)  # faiss-gpu has loaded CUDA's runtime for all to see
         before, free, total = ctypes.c_int(), ctypes.c_size_t(), ctypes.c_size_t()
         runtime.cudaGetDevice(ctypes.byref(before))
@@ -114,7 +116,11 @@ class _FaissGpus:
     def fused(self, device: int, vectors: Floats, metric: int) -> Any | None:
         if metric not in (self.faiss.METRIC_INNER_PRODUCT, self.faiss.METRIC_L2):
             return None
-        return fused_flat(f"cuda:{device}", vectors, is_dot=metric == self.faiss.METRIC_INNER_PRODUCT)
+        is_dot = metric == self.faiss.METRIC_INNER_PRODUCT
+        found = fused_flat(f"cuda:{device}", vectors, is_dot=is_dot)
+        if found is None:
+            _free_what_torch_keeps()
+        return found
 
     def moved(self, index: Any, devices: list[int]) -> Any:
         options = self.faiss.GpuMultipleClonerOptions()
@@ -167,6 +173,13 @@ def fused_flat(device: str, vectors: Floats, *, is_dot: bool) -> Any | None:
         _log.warning("Faiss searches in float16, since our kernels do not run on %s: %s", device, problem)
         return None
     return found
+
+
+def _free_what_torch_keeps() -> None:
+    """PyTorch keeps the memory of what is gone for what is to come; nobody else can have it until then."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _cuda_problem() -> str:

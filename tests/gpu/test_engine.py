@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
@@ -124,6 +125,21 @@ def test_the_estimate_of_memory_holds_and_is_not_wasteful(parameters, gpus) -> N
     estimate = parameters.memory(*vectors.shape) + 2 * gpus.memory(0).scratch
     assert taken <= estimate
     print(f"{parameters.factory} {parameters.precision}: {taken:,} bytes taken, {estimate:,} estimated")
+
+
+@pytest.mark.parametrize("precision", ["FLOAT32", "FLOAT16"])
+def test_what_an_index_took_is_free_once_it_is_gone(precision, gpus) -> None:
+    vectors = np.random.default_rng(0).standard_normal((1_000_000, 128), dtype=np.float32)
+    size = vectors.nbytes // (1 if precision == "FLOAT32" else 2)
+    build(vectors[:1000], precision=precision)  # what stays: kernels, and what libraries set aside
+    gc.collect()
+    before = gpus.memory(0).free
+    engine = build(vectors, precision=precision)
+    engine.search(vectors[:1000], 10, EVERYTHING)
+    assert before - gpus.memory(0).free >= size
+    del engine
+    gc.collect()
+    assert before - gpus.memory(0).free < size / 2
 
 
 def test_too_large_an_index_is_refused_before_it_allocates(gpus) -> None:
