@@ -41,7 +41,10 @@ def _from_epoch(value: float) -> str | None:
     # Small numbers are years, days or mistakes, not moments of 1970.
     if not 10**8 <= abs(seconds) < _SECONDS_BEFORE_MILLISECONDS:
         return None
-    moment = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(seconds=seconds)
+    try:
+        moment = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(seconds=seconds)
+    except OverflowError:  # a day before the year 1
+        return None
     return _day(moment.year, moment.month, moment.day)
 
 

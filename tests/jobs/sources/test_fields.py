@@ -54,7 +54,7 @@ def test_a_slashed_date_is_understood_only_where_one_number_must_be_the_day():
             "32 Foo 2020",
             "9999-01-01",
         ),
-        *(0, 5, 2023, -1, 1e30, float("nan"), True, None, [], {}),
+        *(0, 5, 2023, -1, 1e30, -62135596801, float("nan"), True, None, [], {}),
     ],
 )
 def test_what_names_no_day_is_unknown(value):
