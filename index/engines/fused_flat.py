@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .fused_top_k import BLOCK, GROUPS, Tile, few, group_size, many, top_k
+from .fused_top_k import BLOCK, GROUPS, PART, Tile, few, group_size, many, top_k
 
 _log = logging.getLogger(__name__)
-_PADDED_TO = 256  # rows: whole tiles of any shape
+_WHOLE_TILES = 256  # rows, of any shape
+_MANY = 1 << 17  # rows, of which some more are no matter
 _ALIGNED = 16  # dimensions: what is loaded at once begins at 16 bytes
 _NUMBERS_AT_ONCE = 1 << 28  # float32: 1 GiB
 _ROWS_AT_ONCE = 1 << 18
@@ -32,8 +33,8 @@ class FusedFlat:
     def __init__(self, vectors: npt.NDArray[np.float32], device: str, *, is_dot: bool) -> None:
         """Move float32 [n, d] there, block by block; by L2 where not `is_dot`."""
         self._count, self._dimension = vectors.shape
-        rows = -(-self._count // _PADDED_TO) * _PADDED_TO
-        dimension = -(-self._dimension // _ALIGNED) * _ALIGNED
+        rows = _up(self._count, PART * BLOCK if self._count >= _MANY else _WHOLE_TILES)
+        dimension = _up(self._dimension, _ALIGNED)
         self._vectors = torch.zeros((rows, dimension), dtype=torch.float16, device=device)
         for start in range(0, self._count, _ROWS_AT_ONCE):
             block = torch.tensor(vectors[start : start + _ROWS_AT_ONCE], device=device)
@@ -94,7 +95,7 @@ class FusedFlat:
         group = group_size(self._count, self._dimension, k)
         maxima = len(self._vectors) // BLOCK * (1 + BLOCK // group)
         fit = _NUMBERS_AT_ONCE // (maxima + 3 * k * (BLOCK // group + group))
-        whole = _PADDED_TO if fit >= _PADDED_TO else self._tiles[0].queries
+        whole = _WHOLE_TILES if fit >= _WHOLE_TILES else self._tiles[0].queries
         return max(whole, fit // whole * whole)
 
     def _top_k(self, asked: Any, k: int) -> tuple[Any, Any]:
@@ -121,7 +122,7 @@ class FusedFlat:
 
     def _differs(self, asked: Any, k: int, tile: Tile, group: int) -> str:
         count = min(self._count, _COMPARED)
-        some = self._vectors[: -(-count // _PADDED_TO) * _PADDED_TO]
+        some = self._vectors[: _up(count, _WHOLE_TILES)]
         offsets = None if self._offsets is None else self._offsets[: len(some)]
         every = asked.float() @ some[:count].float().T
         if offsets is not None:
@@ -132,6 +133,10 @@ class FusedFlat:
         allowed = _ROUNDED * max(1.0, float(every.abs().max()))
         off = float((found - expected).abs().max())
         return "" if off <= allowed else f"scores of {tile} are off by {off}, {allowed} is rounding"
+
+
+def _up(number: int, unit: int) -> int:
+    return -(-number // unit) * unit
 
 
 def _current(device: Any) -> AbstractContextManager[Any]:

@@ -73,8 +73,26 @@ def interpret(folder: str) -> None:
                 assert all(len(set(found)) == k + 1 for found in rows.tolist())
                 assert (rows[:, k] == -1).all() == (k == count)
     assert flat.prepare(queries, 1) == ""
+    check_selection(load(folder, "fused_top_k"))
     module.top_k = lambda vectors, count, queries, *_: (queries.float()[:, :1] + 1e3, None)
     assert "are off" in flat.prepare(queries, 1)
+
+
+def check_selection(module: Any) -> None:
+    """Rows in parts, not in whole parts, too short to be taken apart, and with equal numbers."""
+    import torch
+
+    for width, k, kinds in (
+        (8192, 5, 1 << 20),
+        (8192, 64, 1 << 20),
+        (8192, 65, 1 << 20),
+        (999, 7, 1 << 20),
+        (4096, 9, 3),
+    ):
+        values = torch.randint(kinds, (11, width), generator=torch.Generator().manual_seed(k)).float()
+        found = module.highest(values, k)
+        assert all(len(set(row)) == k for row in found.tolist()), (width, k)
+        assert values.gather(1, found).sort(descending=True).values.equal(values.topk(k).values), (width, k)
 
 
 def compile_for_gpus(folder: str) -> None:
