@@ -87,7 +87,8 @@ def synthetic(count: int, seed: int, topics: int = 0) -> Floats:
     draw = np.random.default_rng(seed)
     points = centres[draw.integers(0, CENTRES, count)]
     points = points + np.float32(0.6) * draw.standard_normal((count, DIMENSIONS), dtype=np.float32)
-    unit: Floats = points / np.linalg.norm(points, axis=1, keepdims=True)
+    lengths: Floats = np.linalg.norm(points, axis=1, keepdims=True)
+    unit: Floats = points / lengths
     return unit
 
 
