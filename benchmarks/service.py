@@ -85,11 +85,10 @@ def synthetic(count: int, seed: int, topics: int = 0) -> Floats:
     """
     centres = np.random.default_rng(topics).standard_normal((CENTRES, DIMENSIONS), dtype=np.float32)
     draw = np.random.default_rng(seed)
-    points = centres[draw.integers(0, CENTRES, count)]
-    points = points + np.float32(0.6) * draw.standard_normal((count, DIMENSIONS), dtype=np.float32)
-    lengths: Floats = np.linalg.norm(points, axis=1, keepdims=True)
-    unit: Floats = points / lengths
-    return unit
+    points: Floats = centres[draw.integers(0, CENTRES, count)]
+    points += np.float32(0.6) * draw.standard_normal((count, DIMENSIONS), dtype=np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return points
 
 
 def raw_per_second(index: Index, queries: Floats, recall: float) -> float:

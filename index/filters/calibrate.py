@@ -55,7 +55,8 @@ class _Trial:
         found = [scan(batch, passing.gathered, k)[0] for batch in _batches(queries)]
         # Products of other shapes are summed in another order: the k-th itself may come out a little less.
         lengths = np.sqrt(squared_norms(queries) * squared_norms(passing.gathered).max())
-        floor: Floats = np.concatenate(found).min(axis=1) - np.float32(_ROUNDING) * lengths
+        floor: Floats = np.concatenate(found).min(axis=1)
+        floor -= _ROUNDING * lengths
         return cls(passing, queries, floor, k)
 
     def hits(self, scores: Floats) -> npt.NDArray[np.int64]:
