@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -74,14 +75,15 @@ class FusedFlat:
             How the answer of one of them differs from PyTorch's own over the first vectors, empty where none
             does: a compiler for a GPU that nobody tried may be wrong.
         """
-        *small, _ = self._tiles
+        dimension, at_once = self._vectors.shape[1], self._queries_at_once(1)
         with torch.inference_mode(), _current(self._vectors.device):
             asked = self._on_device(queries)
-            runs = [tile for tile in many(self._vectors.shape[1]) if self._runs(tile, asked)]
-            if len(runs) > 1:
-                crowd = self._vectors[: min(_TIMED, self._count)].contiguous()
-                runs.sort(key=lambda tile: self._seconds(tile, crowd))
-            self._tiles = (*small, *runs[:1])
+            crowd = self._vectors[: min(_TIMED, at_once, self._count)]
+            seconds = {
+                tile: self._seconds(tile, crowd) for tile in many(dimension) if tile.queries <= at_once
+            }
+            running = sorted((tile for tile in seconds if seconds[tile] < inf), key=seconds.__getitem__)
+            self._tiles = (*few(dimension), *running[:1])
             _log.info("%s multiplies many queries by %s", self._vectors.device, self._tiles[-1])
             problems = (self._differs(asked, k, tile, group) for tile in self._tiles for group in GROUPS)
             return next(filter(None, problems), "")
@@ -103,21 +105,17 @@ class FusedFlat:
         group = group_size(self._count, self._dimension, k)
         return top_k(self._vectors, self._count, asked, k, self._offsets, tile, group)
 
-    def _runs(self, tile: Tile, asked: Any) -> bool:
-        """Whether this GPU has the memory and registers for it."""
+    def _seconds(self, tile: Tile, asked: Any) -> float:
+        """What a search takes, infinite where this GPU has not the memory or the registers for it."""
+        group, times = group_size(self._count, self._dimension, 1), []
         try:
-            top_k(self._vectors, self._count, asked, 1, self._offsets, tile, GROUPS[0])
+            for _ in range(4):  # the first of which compiles
+                began = perf_counter()
+                top_k(self._vectors, self._count, asked, 1, self._offsets, tile, group)[0].cpu()
+                times.append(perf_counter() - began)
         except Exception as error:  # noqa: BLE001  Triton raises what it likes; there are other tiles
             _log.info("no %s on %s: %s", tile, self._vectors.device, error)
-            return False
-        return True
-
-    def _seconds(self, tile: Tile, asked: Any) -> float:
-        times = []
-        for _ in range(3):
-            began = perf_counter()
-            top_k(self._vectors, self._count, asked, 1, self._offsets, tile, GROUPS[0])[0].cpu()
-            times.append(perf_counter() - began)
+            return inf
         return min(times)
 
     def _differs(self, asked: Any, k: int, tile: Tile, group: int) -> str:
