@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def test_root_folders_are_never_imported_under_their_own_names() -> None:
     code = (
-        "import sys, earshot.cli.main, earshot.server, earshot.client\n"
+        "import sys, earshot.cli.main, earshot.server.local, earshot.server.transports, earshot.client\n"
         "taken = {'index', 'server', 'client', 'jobs', 'cli', 'embedding', 'errors'} & set(sys.modules)\n"
         "sys.exit(', '.join(taken) or 0)"
     )
@@ -55,3 +55,14 @@ def test_requirements_pin_every_package_by_hash_and_name_no_address(name: str) -
 def test_the_default_install_pulls_no_torch_and_no_tensorflow() -> None:
     text = (ROOT / "requirements.txt").read_text()
     assert not re.search(r"^(torch|tensorflow|sentence-transformers)\b", text, re.MULTILINE)
+
+
+def test_of_the_server_what_is_asked_for_is_loaded() -> None:
+    code = (
+        "import sys, earshot.server as server\n"
+        "server.load_settings\n"
+        "assert not {'fastapi', 'grpc', 'numpy'} & set(sys.modules)\n"
+        "assert all(hasattr(server, name) for name in server.__all__)\n"
+        "assert not hasattr(server, 'something_else')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
