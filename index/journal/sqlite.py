@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,28 +75,29 @@ class SqliteJournal(WritesInGroups):
         self._group: GroupCommit | None = None
         self._turns: Turns | None = None
         self._forget_at = 0
-        if read_only:
-            if not path.exists():
-                raise NotFound(f"index {index} has no journal: {path} is not there", field="index")
-            self._lock: OwnerLock | None = None
-            with told(path):
-                self._reader = _connect(path, read_only=True)
-                migrate(self._reader, str(path), write=False)
-            return
-        self._lock = owner_lock(path.with_suffix(".lock"), index, patience, shared=shared)
-        try:
+        with ExitStack() as opened:  # is closed again where something fails
+            if read_only:
+                if not path.exists():
+                    raise NotFound(f"index {index} has no journal: {path} is not there", field="index")
+                self._lock: OwnerLock | None = None
+                with told(path):
+                    self._reader = opened.enter_context(closing(_connect(path, read_only=True)))
+                    migrate(self._reader, str(path), write=False)
+                opened.pop_all()
+                return
+            self._lock = owner_lock(path.with_suffix(".lock"), index, patience, shared=shared)
+            opened.callback(self._let_go)
             if shared:
                 self._turns = turns_of(path)
             with nullcontext() if self._turns is None else self._turns.turn():
                 if not path.exists():
                     _create(path)
                 with told(path):
-                    self._writer = _open_writer(path)
-                    self._reader = _connect(path, read_only=True)
+                    self._writer = opened.enter_context(closing(_connect_to_write(path)))
+                    _prepare_to_write(self._writer, path)
+                    self._reader = opened.enter_context(closing(_connect(path, read_only=True)))
                     self._last, self._at = _newest(self._writer)
-        except BaseException:
-            self._let_go()
-            raise
+            opened.pop_all()
         self._group = GroupCommit(self._commit, name=f"earshot-journal-{index}", turn=self._turn)
 
     def read(self, after: int, limit: int | None = None) -> Iterator[tuple[int, Entry]]:
@@ -340,18 +341,20 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     )
 
 
-def _open_writer(path: Path) -> sqlite3.Connection:
+def _connect_to_write(path: Path) -> sqlite3.Connection:
     # Not opened to look: when a process closes a file, every lock that SQLite has on it there is gone.
     if not path.stat().st_size:
         raise DataLoss(f"{path} is empty, and was not when it was made")
     if not os.access(path, os.R_OK | os.W_OK):
         raise PermissionDenied(f"{path} cannot be read and written; make it so for this user")
-    written = _connect(path, read_only=False)
+    return _connect(path, read_only=False)
+
+
+def _prepare_to_write(writer: sqlite3.Connection, path: Path) -> None:
     for pragma in _PRAGMAS:
-        written.execute(f"PRAGMA {pragma}")
-    check_wal(path, written)
-    migrate(written, str(path))
-    return written
+        writer.execute(f"PRAGMA {pragma}")
+    check_wal(path, writer)
+    migrate(writer, str(path))
 
 
 def _create(path: Path) -> None:
