@@ -8,6 +8,7 @@ that dies at any step loses nothing and repeats nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,19 +88,18 @@ def compact(request: CompactRequest, *, store: Store, progress: Progress) -> Com
             version = _base(store, name)
             before = version.manifest
             journal = read_journal(store, name, request.journal)
-            last = 0 if journal is None else journal.last()
-            count = last - before.sequence_number
-            if journal is None or count <= 0:
+            with nullcontext() if journal is None else closing(journal):
+                last = 0 if journal is None else journal.last()
+                count = last - before.sequence_number
+                if journal is not None and count > 0:
+                    provenance = Provenance.of(version)
+                    entries = journal.read(before.sequence_number, count)
+                    live = LiveIndex(version, provenance.watched(entries))
+            if count <= 0:
                 trimmed = trim_journal(store, name, request.journal)
                 if request.questions is None or not before.version:
                     return _nothing(request, before, trimmed, seconds)
                 return _tuned(request, version, trimmed, store, progress, seconds)
-            provenance = Provenance.of(version)
-            try:
-                entries = journal.read(before.sequence_number, count)
-                live = LiveIndex(version, provenance.watched(entries))
-            finally:
-                journal.close()
             progress("read", 1, 1)
         if not len(live):
             raise FailedPrecondition(
