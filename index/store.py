@@ -126,10 +126,13 @@ class Store(Catalog):
         Raises:
             NotFound: No such index.
             FailedPrecondition: Nothing has been published yet.
+            DataLoss: The file that names it is empty, which it never is when it is written.
         """
         current = self._current(name)
         if current is None:
             raise FailedPrecondition(f"index {name} has no version yet; rebuild it first", field="index")
+        if not current:
+            raise DataLoss(f"{self._home.where(name)}/{CURRENT} names no version: roll back to one")
         return current
 
     def open(self, name: str, version: str | None = None, *, verify: bool = True) -> Index:
@@ -197,8 +200,8 @@ class Store(Catalog):
             DataLoss: The version is not whole.
         """
         with self.writer_lock(name):
-            current = self.current(name)
             if version is None:
+                current = self.current(name)
                 version = next(
                     (
                         info.version

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from earshot.errors import (
+    DataLoss,
     EarshotError,
     FailedPrecondition,
     Internal,
@@ -238,10 +239,16 @@ class Registry:
         log.info("serving index %s version %s, %d datapoints", name, version, len(index))
 
     def _version(self, name: str) -> str:
-        """The current version, empty where there is none and none is needed. Raises as `Store.current`."""
+        """The current version, empty where there is none and none is needed.
+
+        Raises as `Store.current`, and DataLoss where the one that is served is there and current no longer.
+        """
         try:
             return self.store.current(name)
-        except FailedPrecondition:
+        except FailedPrecondition as error:
+            served = self._served.get(name)
+            if served is not None and served.version in {info.version for info in self.store.versions(name)}:
+                raise DataLoss(f"no version of index {name} is current any more: roll back to one") from error
             if self.store.asked(name).dimensions is None:
                 raise
             return ""

@@ -83,8 +83,10 @@ def test_every_damaged_file_is_named_and_not_served(harm, published, tmp_path) -
 def test_a_current_that_names_nothing_is_data_loss(content, published, tmp_path) -> None:
     shutil.copytree(published, tmp_path / "data")
     (tmp_path / "data/indexes/podcasts/CURRENT").write_text(content)
+    store = Store(tmp_path / "data")
     with pytest.raises(DataLoss, match="CURRENT names"):
-        Store(tmp_path / "data").open("podcasts")
+        store.open("podcasts")
+    assert store.rollback("podcasts", "v000001") == store.current("podcasts") == "v000001"
 
 
 def test_a_config_that_is_not_json_is_data_loss(store) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 
 from earshot.client import Client
 from earshot.index import Index, Store
+from earshot.index.files import replace_bytes
 from tests.servers import serving
 
 from .test_metrics import Scrape
@@ -85,9 +87,9 @@ def test_a_broken_new_version_leaves_the_old_one_serving_and_says_so(tmp_path: P
         vectors.unlink()
         vectors.write_bytes(content)
         # Seen whole in between? Then say it again: a version that is current and was not opened yet.
-        (folder / "CURRENT").write_text("v000001\n")
+        replace_bytes(folder / "CURRENT", b"v000001\n")
         wait_for(lambda: served(server.http).endswith("v000001"))
-        (folder / "CURRENT").write_text("v000002\n")
+        replace_bytes(folder / "CURRENT", b"v000002\n")
         wait_for(lambda: httpx.get(f"{server.http}/readyz").json()["problems"])
         ready = httpx.get(f"{server.http}/readyz")
         assert ready.status_code == 200
@@ -101,6 +103,29 @@ def test_a_broken_new_version_leaves_the_old_one_serving_and_says_so(tmp_path: P
         assert seen.get("earshot_version_loads_total", index="careful", result="failed") >= 1
         assert seen.get("earshot_index_info", index="careful", version="v000001") == 1
         assert f"ERROR earshot.server.registry: index careful v000002: {problem}" in server.log()
+
+
+@pytest.mark.parametrize("is_emptied", [True, False])
+def test_where_no_version_is_current_any_more_what_was_served_goes_on(
+    is_emptied: bool, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "data")
+    store.create("careful", {"dimensions": SHAPE[1]})
+    store.publish("careful", build(1))
+    with serving(Path(store.location)) as server:
+        current = Path(store.location) / "indexes" / "careful" / "CURRENT"
+        assert served(server.http).endswith("v000001")
+        if is_emptied:
+            current.write_bytes(b"")
+        else:
+            current.unlink()
+        wait_for(lambda: httpx.get(f"{server.http}/readyz").json()["problems"])
+        (problem,) = httpx.get(f"{server.http}/readyz").json()["problems"].values()
+        assert "roll back to one; version v000001 goes on serving" in problem
+        assert served(server.http).endswith("v000001")
+        store.rollback("careful", "v000001")
+        wait_for(lambda: not httpx.get(f"{server.http}/readyz").json()["problems"])
+        assert served(server.http).endswith("v000001")
 
 
 def test_an_index_that_cannot_be_opened_at_all_makes_the_server_unready(tmp_path: Path) -> None:
