@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 16  # requests that were sent before the answers of those before
 MAX_UNREAD = 1 << 20  # bytes of bodies
+LATELY_SECONDS = 1.0  # a busy client asks again in that time, even where others have the processor
 REMEMBERED, REMEMBERED_BYTES = 16, 2 << 10  # heads, as clients send the same again and again, and of one
 _NOBODYS = httptools.HttpRequestParser(None)
 
@@ -231,9 +232,17 @@ class Http1Connection(asyncio.Protocol):
         self.is_leaving = True
 
     def close(self) -> None:
-        """Closes once what was asked is answered."""
+        """Closes once what was asked is answered.
+
+        Who asked lately may be about to ask again, and is told by that answer.
+        """
         self.is_leaving = True
-        if not self._exchanges and not self._in_head:
+        if self._exchanges or self._in_head or self._is_ending:
+            return
+        lately = self.touched + LATELY_SECONDS - self._loop.time()
+        if lately > 0:
+            self._loop.call_later(lately, self.close)
+        else:
             self._close()
 
     def abort(self) -> None:

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earshot.server.direct.http1 import MAX_UNREAD, MAX_WAITING, REMEMBERED, REMEMBERED_BYTES
+from earshot.server.direct.http1 import (
+    LATELY_SECONDS,
+    MAX_UNREAD,
+    MAX_WAITING,
+    REMEMBERED,
+    REMEMBERED_BYTES,
+)
 from earshot.server.direct.served import HEAD_SECONDS
 from earshot.server.limits import MAX_HEADER_BYTES
 
@@ -281,6 +287,7 @@ async def test_the_last_answer_says_so_and_idle_connections_close_at_once() -> N
     busy, idle = Http1Wire(echo), Http1Wire(echo)
     busy.tell(post(b"abc")[:-1])
     await settle()
+    idle.connection.touched -= LATELY_SECONDS
     for wire in (busy, idle):
         wire.connection.leave()
         wire.connection.close()

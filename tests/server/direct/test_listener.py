@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from earshot.server.direct import frames as f
+from earshot.server.direct import http1
 from earshot.server.direct import listener as module
 from earshot.server.direct.header_blocks import header_block
 from earshot.server.direct.http2 import Http2Connection
@@ -202,4 +203,29 @@ async def test_who_does_not_read_is_not_read_until_it_does() -> None:
             await reader.readexactly(high << 8 | low)
             ended += kind == f.DATA and bool(flags & f.END_STREAM)
         assert calls == 140
+        writer.close()
+
+
+async def test_who_asked_lately_is_told_before_the_connection_closes() -> None:
+    async with listening() as (listener, port):
+        reader, writer = await connect(port)
+        writer.write(HTTP1)
+        assert b"connection: close" not in await reader.readuntil(b"POST abc")
+        draining = asyncio.create_task(listener.drain(0.05, 10))
+        await asyncio.sleep(0.3)  # kept from the processor, say
+        writer.write(HTTP1)
+        assert b"connection: close" in await reader.readuntil(b"POST abc")
+        assert await reader.read() == b""
+        assert await draining
+        writer.close()
+
+
+async def test_who_said_nothing_for_a_while_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "LATELY_SECONDS", 0.1)
+    async with listening() as (listener, port):
+        reader, writer = await connect(port)
+        writer.write(HTTP1)
+        await reader.readuntil(b"POST abc")
+        assert await asyncio.wait_for(listener.drain(0.05, 60), 5)
+        assert await reader.read() == b""
         writer.close()
