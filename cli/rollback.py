@@ -26,4 +26,5 @@ def rollback(
     if json:
         print_json({"index": index, "before": before, "current": after})
     else:
-        console.print(f"[bold]{index}[/] now serves {after}; it was {before}", highlight=False)
+        was = before or "none that could be served"
+        console.print(f"[bold]{index}[/] now serves {after}; it was {was}", highlight=False)

@@ -316,7 +316,7 @@ class Registry:
         kept = f"; version {served.version} goes on serving" if served else ""
         message = f"{error.message}{kept}"
         if self._problems.get(name) != message:
-            log.error("index %s %s: %s", name, version, message)
+            log.error("index %s %s: %s", name, version or "without a version", message)
         self._problems[name] = message
         if not isinstance(error, _MAY_PASS):
             self._failed_version[name] = version
