@@ -129,10 +129,8 @@ def top_k(
     known = triton.cdiv(count, BLOCK)
     of_blocks[:, known:] = float("-inf")  # all are repetitions
     best = highest(of_blocks[:asked], min(k, known))
-    within = of_groups[:asked].gather(1, best[:, :, None].expand(-1, -1, groups)).flatten(1)
     # In the last block up to all groups but one may hold nothing but repetitions.
-    places = within.topk(min(k + groups - 1, within.shape[1]), dim=1, sorted=False).indices
-    chosen = best.gather(1, places // groups) * groups + places % groups
+    chosen = _highest_within(of_groups[:asked], best, k + groups - 1)
     scores = torch.empty((*chosen.shape, group), dtype=torch.float32, device=vectors.device)
     _scores[(chosen.numel(),)](
         queries,
@@ -162,10 +160,15 @@ def highest(values: Any, k: int) -> Any:
     if width % PART or width < 4 * k * PART:
         return values.topk(k, dim=1, sorted=False).indices
     parts = values.unflatten(1, (-1, PART))
-    best = parts.amax(dim=2).topk(k, dim=1, sorted=False).indices
-    within = parts.gather(1, best[:, :, None].expand(-1, -1, PART)).flatten(1)
-    places = within.topk(k, dim=1, sorted=False).indices
-    return best.gather(1, places // PART) * PART + places % PART
+    return _highest_within(parts, parts.amax(dim=2).topk(k, dim=1, sorted=False).indices, k)
+
+
+def _highest_within(parts: Any, chosen: Any, k: int) -> Any:
+    """Of a tensor [r, parts, size] the places of the k highest in the chosen parts, as if it were [r, n]."""
+    size = parts.shape[2]
+    within = parts.gather(1, chosen[:, :, None].expand(-1, -1, size)).flatten(1)
+    places = within.topk(min(k, within.shape[1]), dim=1, sorted=False).indices
+    return chosen.gather(1, places // size) * size + places % size
 
 
 def _programs(device: Any) -> int:

@@ -229,3 +229,35 @@ async def test_who_said_nothing_for_a_while_is_not_waited_for(monkeypatch: pytes
         assert await asyncio.wait_for(listener.drain(0.05, 60), 5)
         assert await reader.read() == b""
         writer.close()
+
+
+async def test_who_is_to_come_anew_is_told_closed_and_ended_and_others_are_served() -> None:
+    begun = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] != "/long":
+            await echo(scope, receive, send)
+            return
+        begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with listening(app) as (listener, port):
+        (long, ask_long), (silent, ask), (quiet, asks_nothing) = [await connect(port) for _ in range(3)]
+        ask_long.write(HTTP1.replace(b"/x", b"/long"))
+        await begun.wait()
+        while len(listener) < 3:
+            await asyncio.sleep(0.01)
+        listener.turn_over(0.05, 1.5)
+        ask.write(HTTP1)  # it had said nothing yet, and is told by its first answer
+        assert b"connection: close" in await silent.readuntil(b"POST abc")
+        assert await silent.read() == b""
+        assert await quiet.read() == b""
+        assert len(listener) == 1
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(long.read(), 5) == b""
+        again, writer = await connect(port)
+        writer.write(HTTP1)
+        assert b"connection: close" not in await again.readuntil(b"POST abc")
+        for each in (ask_long, ask, asks_nothing, writer):
+            each.close()
