@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers import EARSHOT, earshot, earshot_json, environment, serving, write_feed
+from tests.servers import EARSHOT, earshot, earshot_here, earshot_json, environment, serving, write_feed
 
 EPISODES = [
     ("bread", "The loaf that collapsed", "Why sourdough falls flat in the oven."),
@@ -42,7 +42,7 @@ def test_help_names_every_command_and_each_has_its_own(data_dir: Path) -> None:
         *("versions", "verify", "diff", "rollback", "prune"),
     ):
         assert command in overview.stdout
-        assert earshot(data_dir, command, "--help").returncode == 0
+        assert earshot_here(data_dir, command, "--help").returncode == 0
 
 
 def test_search_reads_the_folder_without_a_server(data_dir: Path) -> None:
@@ -67,8 +67,8 @@ def test_search_answers_the_same_from_folder_grpc_and_http(data_dir: Path) -> No
 def test_a_search_can_be_narrowed(data_dir: Path) -> None:
     def found(*conditions: str) -> list[str]:
         options = [word for condition in conditions for word in ("--where", condition)]
-        neighbors = earshot_json(data_dir, "search", "shows", "flat", *options)["neighbors"]
-        return sorted(neighbor["id"] for neighbor in neighbors)
+        told = earshot_here(data_dir, "search", "shows", "flat", *options, "--json")
+        return sorted(neighbor["id"] for neighbor in json.loads(told.stdout)["neighbors"])
 
     assert found() == found("language=en", "year=2026", "date>=20260105", "show=A show") == sorted(IDS)
     assert found("language!=en") == found("year>2026") == found("show=Another") == []
@@ -120,7 +120,7 @@ def test_a_rebuild_reports_as_json(data_dir: Path) -> None:
 def test_a_wrong_call_says_what_is_wrong(
     data_dir: Path, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
-    done = earshot(data_dir, *arguments)
+    done = earshot_here(data_dir, *arguments)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.servers import earshot, earshot_json
+from tests.servers import earshot, earshot_here, earshot_json
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,9 @@ def test_tune_publishes_what_it_measured(folder: Path) -> None:
     ],
 )
 def test_mistakes_are_one_sentence(arguments: list[str], code: int, words: str, folder: Path) -> None:
-    done = earshot(folder / "data", *(argument.replace("{folder}", str(folder)) for argument in arguments))
+    done = earshot_here(
+        folder / "data", *(argument.replace("{folder}", str(folder)) for argument in arguments)
+    )
     assert done.returncode == code
     assert words in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

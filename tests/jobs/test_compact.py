@@ -223,7 +223,7 @@ def test_in_a_process_of_its_own_it_is_the_same(store):
 
 
 def test_killed_at_any_moment_it_loses_nothing_and_repeats_nothing(store):
-    """Kills at random moments; one that comes too late has the next come sooner. What a reader sees never changes."""
+    """Kills at random moments: one too late has the next come sooner. What a reader sees never changes."""
     update(store, *some_updates(2))
     before = served(store)
     draw = random.Random(3)

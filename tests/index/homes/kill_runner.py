@@ -1,5 +1,7 @@
 """Run by test_remote_faults: kill a writer before and after each of its requests, until it survives.
 
+Every `stride`-th of them: an odd number meets both the requests and their answers.
+
 One index goes through all the kills, so that what the dead leave behind piles up until someone prunes.
 """
 
@@ -64,7 +66,7 @@ def survives(operation: Callable[[], object], step: int) -> bool:
     return True
 
 
-def main(operation: str, location: str, cache: Path) -> None:
+def main(operation: str, location: str, cache: Path, stride: int) -> None:
     index = Index.build(np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32))
 
     def act() -> None:
@@ -79,9 +81,9 @@ def main(operation: str, location: str, cache: Path) -> None:
             store.delete("podcasts")
 
     store = Store(location, cache_dir=cache / "reader")
-    step, target = 0, ""
+    step, target = 1 - stride, ""
     while True:
-        step += 1
+        step += stride
         before, target = prepare(store, index)
         survived = survives(act, step)
         check(store, before, target, operation, survived)
@@ -123,4 +125,4 @@ def check(store: Store, before: str, target: str, operation: str, survived: bool
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
