@@ -62,9 +62,10 @@ def test_files_that_are_not_the_published_ones_are_refused(
 def test_a_converted_model_needs_its_weights_no_more(
     monkeypatch: pytest.MonkeyPatch, model_cache: Path, int8: Embedder
 ) -> None:
-    monkeypatch.delattr(importlib.metadata, "distribution")
     said: list[str] = []
-    again = load_embedder(cache_dir=model_cache, progress=said.append)
+    with monkeypatch.context() as patch:
+        patch.delattr(importlib.metadata, "distribution")
+        again = load_embedder(cache_dir=model_cache, progress=said.append)
     assert said == []
     assert again.digest == int8.digest
     np.testing.assert_array_equal(again.embed(["bread"]), int8.embed(["bread"]))
