@@ -139,8 +139,8 @@ def test_a_version_that_cannot_be_opened_leaves_the_old_one_serving(data_dir: Pa
             load.wait_for("old")
             version = publish(data_dir, "new")
             broken = data_dir / "indexes" / "swapped" / "versions" / version
-            # Cut before the server looks, or just after it looked: either way it serves one of the two. What it
-            # has opened is mapped, so another file takes the place; one that shrinks would take its pages away.
+            # Cut before the server looks, or just after it looked: either way it serves one of the two. It
+            # maps what it opens, so another file takes the place; one that shrinks takes its pages away.
             for file in broken.rglob("*.npy"):
                 cut = file.with_name("cut")
                 cut.write_bytes(b"cut")
