@@ -140,7 +140,7 @@ def test_a_body_that_drips_does_not_outlive_the_deadline() -> None:
     def drip(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
         try:
-            for _ in range(1000):
+            for _ in range(100):
                 connection.sendall(b" ")
                 time.sleep(0.03)
         except OSError:
@@ -150,7 +150,7 @@ def test_a_body_that_drips_does_not_outlive_the_deadline() -> None:
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=r"within 0\.2 seconds"):
             client.indexes(timeout=0.2)
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(

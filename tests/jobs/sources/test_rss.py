@@ -163,7 +163,7 @@ def test_entity_bombs_are_refused_at_once(tmp_path, read):
     documents, (bad,) = read(write(tmp_path, bomb.encode()))
     assert documents == []
     assert (bad.line, "'l0': refused" in bad.reason) == (2, True)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 2
 
 
 def test_external_entities_are_never_read(tmp_path, read):

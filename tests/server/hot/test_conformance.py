@@ -275,7 +275,7 @@ def test_a_deadline_ends_a_stream_and_the_connection_lives_on(channel: grpc.Chan
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.Watch(health_pb2.HealthCheckRequest(), timeout=0.3))
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 3
     assert stub.Check(health_pb2.HealthCheckRequest()).status == 1
 
 
