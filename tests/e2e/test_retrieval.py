@@ -17,24 +17,23 @@ from earshot.embedding import load_embedder
 from earshot.index import Store
 from tests.servers import earshot, serving
 
-# Of the int8 model; what `benchmarks/embedding.py` measures with the float model is at most 0.01 more.
-LEAST = {"cranfield": 0.37, "npl_vaswani": 0.35, "scifact": 0.63}
 WITHIN = 0.005
 DEPTH = 10
 
 
 @pytest.mark.realdata
 @pytest.mark.parametrize(
-    ("name", "documents"),
+    # The least is of the int8 model; what `benchmarks/embedding.py` measures of float is at most 0.01 more.
+    ("name", "documents", "least"),
     [
-        ("cranfield", 400),
-        pytest.param("cranfield", None, marks=pytest.mark.slow),
-        pytest.param("npl_vaswani", None, marks=pytest.mark.slow),
-        pytest.param("scifact", None, marks=pytest.mark.slow),
+        ("cranfield", 400, 0.46),
+        pytest.param("cranfield", None, 0.37, marks=pytest.mark.slow),
+        pytest.param("npl_vaswani", None, 0.35, marks=pytest.mark.slow),
+        pytest.param("scifact", None, 0.63, marks=pytest.mark.slow),
     ],
 )
 def test_the_service_ranks_as_brute_force_does(
-    shared_data: Path, name: str, documents: int | None, tmp_path: Path, model_cache: Path
+    shared_data: Path, name: str, documents: int | None, least: float, tmp_path: Path, model_cache: Path
 ) -> None:
     """Of the first so many documents and the queries that they answer, or of all."""
     folder = shared_data / "ir" / name
@@ -77,7 +76,7 @@ def test_the_service_ranks_as_brute_force_does(
     )[nDCG @ DEPTH]
     print(f"{name}: nDCG@10 through the service {through_service:.4f}, by brute force {by_brute_force:.4f}")
     assert abs(through_service - by_brute_force) <= WITHIN
-    assert through_service >= LEAST[name]
+    assert through_service >= least
 
 
 def _brute_force(

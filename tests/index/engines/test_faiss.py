@@ -83,7 +83,7 @@ def test_no_queries_bring_no_rows(base) -> None:
     assert rows.shape == distances.shape == (0, 3)
 
 
-@pytest.mark.parametrize("dimension", [1, 7])
+@pytest.mark.parametrize("dimension", [1, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 16))])
 @pytest.mark.parametrize("measure", ["DOT_PRODUCT_DISTANCE", "COSINE_DISTANCE", "SQUARED_L2_DISTANCE"])
 def test_the_preset_takes_any_dimension_and_measure(dimension, measure, capfd) -> None:
     vectors = np.random.default_rng(0).standard_normal((1200, dimension)).astype(np.float32)

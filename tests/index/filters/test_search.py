@@ -93,7 +93,7 @@ NAMES = [*SHARES, "far", "near", "three", "none"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("k", [1, 10, 100])
+@pytest.mark.parametrize("k", [1, 10, 100, pytest.param(40, marks=pytest.mark.slow)])
 def test_recall_holds_at_every_share_and_against_the_queries(world, name, k):
     mask = world.masks[name]
     rows, distances, plan = world.filters.search(world.more, k, as_where({name: "yes"}), TARGET)
